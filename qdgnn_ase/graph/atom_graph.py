@@ -1,0 +1,115 @@
+"""The one data type that flows through the package: a batch of periodic atom graphs.
+
+Convention: ``r_ij = positions[j] - positions[i] + edge_shift @ cell`` for an edge from source j to
+destination i; rows of ``cell`` are lattice vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from dgl import DGLGraph
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AtomGraph:
+    """A batch of atom graphs; one structure is a batch of one."""
+
+    numbers: Tensor
+    """(n_atoms,) int64, atomic numbers."""
+    positions: Tensor
+    """(n_atoms, 3) float, Å; wrapped into the cell along periodic axes."""
+    cell: Tensor
+    """(n_graphs, 3, 3) float, Å, rows are lattice vectors (zero where there is none)."""
+    edge_index: Tensor
+    """(2, n_edges) int64, [source j, destination i], sorted by destination."""
+    edge_shift: Tensor
+    """(n_edges, 3) float, integer image S of the source atom."""
+    batch: Tensor
+    """(n_atoms,) int64, graph of each atom."""
+    pbc: Tensor
+    """(n_graphs, 3) bool, periodic axes."""
+    n_atoms: Tensor
+    """(n_graphs,) int64, atoms of each graph."""
+
+    @property
+    def n_graphs(self) -> int:
+        """Number of structures in the batch."""
+        return len(self.n_atoms)
+
+    @property
+    def n_edges(self) -> int:
+        """Number of directed edges in the batch."""
+        return self.edge_index.shape[1]
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> AtomGraph:
+        """Copy with all tensors on ``device`` and the floating-point ones as ``dtype``."""
+        moved = {
+            field.name: value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+            for field in fields(self)
+            for value in [getattr(self, field.name)]
+        }
+        return replace(self, **moved)
+
+    def edge_vectors(self) -> Tensor:
+        """Vectors r_ij in Å from destination i to the image of source j, (n_edges, 3)."""
+        source, destination = self.edge_index
+        cell = self.cell.index_select(0, self.batch.index_select(0, destination))
+        image = torch.einsum("es,esc->ec", self.edge_shift, cell)
+        return (
+            self.positions.index_select(0, source)
+            - self.positions.index_select(0, destination)
+            + image
+        )
+
+    def volumes(self) -> Tensor:
+        """Cell volumes in Å^3, (n_graphs,); NaN where a lattice vector is missing."""
+        volume = torch.linalg.det(self.cell).abs()
+        return volume.masked_fill(volume == 0, torch.nan)
+
+    def to_dgl(self) -> DGLGraph:
+        """The same batch as a DGL graph (see ``qdgnn_ase.graph.dgl``)."""
+        from qdgnn_ase.graph.dgl import to_dgl
+
+        return to_dgl(self)
+
+    @staticmethod
+    def from_dgl(graph: DGLGraph) -> AtomGraph:
+        """Inverse of :meth:`to_dgl`."""
+        from qdgnn_ase.graph.dgl import from_dgl
+
+        return from_dgl(graph)
+
+
+def collate(graphs: Sequence[AtomGraph]) -> AtomGraph:
+    """Join graphs into one batch, keeping their order.
+
+    Raises:
+        ValueError: If ``graphs`` is empty.
+    """
+    if not graphs:
+        raise ValueError("collate needs at least one graph, got none; skip empty batches")
+    n_atoms = torch.cat([graph.n_atoms for graph in graphs])
+    sizes = [len(graph.numbers) for graph in graphs]
+    starts = accumulate(sizes[:-1], initial=0)
+    edges = [graph.edge_index + start for graph, start in zip(graphs, starts, strict=True)]
+    ids = torch.arange(len(n_atoms), device=n_atoms.device)
+    return AtomGraph(
+        numbers=torch.cat([graph.numbers for graph in graphs]),
+        positions=torch.cat([graph.positions for graph in graphs]),
+        cell=torch.cat([graph.cell for graph in graphs]),
+        edge_index=torch.cat(edges, dim=1),
+        edge_shift=torch.cat([graph.edge_shift for graph in graphs]),
+        batch=torch.repeat_interleave(ids, n_atoms),
+        pbc=torch.cat([graph.pbc for graph in graphs]),
+        n_atoms=n_atoms,
+    )

@@ -1,0 +1,67 @@
+"""Short-range repulsion below the shortest distances of the training data.
+
+Ziegler-Biersack-Littmark screened nuclear repulsion (The Stopping and Range of Ions in Solids,
+1985), multiplied by the envelope with r_c = the shortest distance of that element pair in the
+training data. It is exactly 0 wherever training data exists, so it changes no fitted value, and
+rises steeply where the network extrapolates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from ase.units import Bohr, Hartree
+from torch import Tensor
+
+from qdgnn_ase.graph import AtomGraph
+from qdgnn_ase.nn.radial import envelope
+from qdgnn_ase.quantum.atomic import N_ELEMENTS, atomic_table
+
+_COEFFICIENTS = (0.18175, 0.50986, 0.28022, 0.02817)
+_EXPONENTS = (3.19980, 0.94229, 0.40290, 0.20162)
+
+
+def zbl_energy(distance: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:
+    """Screened repulsion in eV of pairs at ``distance`` (Å); all (n_pairs,)."""
+    z_i, z_j = z_i.to(distance.dtype), z_j.to(distance.dtype)
+    length = 0.88534 * Bohr / (z_i**0.23 + z_j**0.23)
+    x = distance / length
+    screening = torch.zeros_like(distance)
+    for coefficient, exponent in zip(_COEFFICIENTS, _EXPONENTS, strict=True):
+        screening = screening + coefficient * torch.exp(-exponent * x)
+    return Hartree * Bohr * z_i * z_j / distance * screening
+
+
+def repulsion_energy(distance: Tensor, z_i: Tensor, z_j: Tensor, shortest: Tensor) -> Tensor:
+    """ZBL energy in eV of each directed pair's destination (half of the pair's), (n_pairs,).
+
+    Args:
+        distance: (n_pairs,), Å.
+        z_i: (n_pairs,) int64, atomic numbers of the destinations.
+        z_j: (n_pairs,) int64, atomic numbers of the sources.
+        shortest: (n_pairs,), Å, shortest distance of that element pair in the training data.
+    """
+    return 0.5 * zbl_energy(distance, z_i, z_j) * envelope(distance, shortest)
+
+
+def shortest_distances(graphs: Sequence[AtomGraph]) -> Tensor:
+    """Shortest distance of every element pair in Å, (95, 95), symmetric.
+
+    A pair that the graphs do not hold, or hold only at long range, gets the typical shortest
+    distance: the median over the pairs seen of (shortest / sum of covalent radii), times its own
+    sum of radii.
+    """
+    n = N_ELEMENTS + 1
+    flat = torch.full((n * n,), torch.inf)
+    for graph in graphs:
+        source, destination = graph.numbers[graph.edge_index]
+        distance = graph.edge_vectors().norm(dim=1).float()
+        flat = flat.scatter_reduce(0, source * n + destination, distance, "amin")
+    seen = flat.view(n, n)
+    radii = torch.zeros(n)
+    radii[1:] = torch.as_tensor(atomic_table()["covalent_radius_angstrom"].copy())
+    sums = radii[:, None] + radii[None, :]
+    ratios = (seen / sums)[torch.isfinite(seen)]
+    typical = ratios.median() * sums if len(ratios) else 0.7 * sums
+    return torch.minimum(seen, typical)

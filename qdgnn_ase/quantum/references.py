@@ -1,0 +1,45 @@
+"""Element reference energies: the one place where they are fitted."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qdgnn_ase.quantum.atomic import N_ELEMENTS
+
+Array = NDArray[np.float64]
+
+
+def composition_matrix(numbers: list[ArrayLike]) -> Array:
+    """Atoms of each element per structure, (n_structures, 95), column = atomic number."""
+    rows = [np.bincount(np.asarray(z), minlength=N_ELEMENTS + 1) for z in numbers]
+    return np.array(rows, dtype=np.float64)
+
+
+def fit_element_energies(composition: Array, energies: Array, ridge: float = 1e-4) -> Array:
+    """Reference energy of each element in eV, (95,), by least squares on energies per atom.
+
+    Minimises sum_s (E_s / N_s - sum_k x_sk mu_k)^2 + ridge * sum_k (mu_k - mean(E_s / N_s))^2 with
+    the atomic fractions x. An element without data gets the mean energy per atom.
+
+    Args:
+        composition: (n_structures, 95), atoms of each element.
+        energies: (n_structures,), total energies in eV.
+        ridge: Pull towards the mean, in units of structures.
+
+    Raises:
+        ValueError: If shapes differ or an energy is not finite.
+    """
+    if composition.shape != (len(energies), N_ELEMENTS + 1):
+        raise ValueError(
+            f"composition must have shape {(len(energies), N_ELEMENTS + 1)}, got {composition.shape}"
+        )
+    if not np.isfinite(energies).all():
+        raise ValueError("energies must be finite, got NaN or inf; drop frames without energy")
+    n_atoms = composition.sum(axis=1)
+    fractions = composition / n_atoms[:, None]
+    per_atom = energies / n_atoms
+    mean = per_atom.mean()
+    normal = fractions.T @ fractions + ridge * np.eye(N_ELEMENTS + 1)
+    shift: Array = np.linalg.solve(normal, fractions.T @ (per_atom - mean))
+    return shift + mean

@@ -1,0 +1,149 @@
+"""Checkpoints: one safetensors file whose header holds a JSON document; nothing is unpickled.
+
+The JSON carries format, config, units, training provenance, versions and the sha256 of all of it
+and of the tensors, so that an altered weight or an altered config is an error. A file is written
+beside its place and moved there in one step: a crash leaves the old file whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from qdgnn_ase.nn.model import QDGNN, QDGNNConfig
+
+FORMAT = 1
+_UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å^3, tension positive"}
+
+
+class CheckpointError(ValueError):
+    """A file that is not a whole, unaltered checkpoint of a known format."""
+
+
+def save_model(path: str | Path, model: QDGNN, training: Mapping[str, Any] | None = None) -> None:
+    """Write a model.
+
+    Args:
+        path: File to write, by convention ``*.safetensors``.
+        model: Its weights, config and references are stored.
+        training: Provenance as JSON values: data, split, seeds, errors, command, licences.
+    """
+    document = {
+        "config": model.config.to_dict(),
+        "neighbors": model.neighbors,
+        "units": _UNITS,
+        "training": dict(training or {}),
+        "versions": _versions(),
+    }
+    save_tensors(path, model.state_dict(), document)
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[QDGNN, dict[str, Any]]:
+    """Model (float32, in evaluation mode) and the JSON document of a checkpoint.
+
+    Args:
+        path: A checkpoint file, or the name of an embedded model ("default").
+        device: Where to put the weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file or embedded model.
+        CheckpointError: If the file is truncated, altered, or of another kind.
+    """
+    tensors, document = load_tensors(find_model(path))
+    try:
+        model = QDGNN(QDGNNConfig(**document["config"]), neighbors=document["neighbors"])
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path} must hold the weights of its config, got: {error}") from error
+    return model.to(device).eval(), document
+
+
+def find_model(name: str | Path) -> Path:
+    """Path of a checkpoint file or of an embedded model by name.
+
+    Raises:
+        FileNotFoundError: With the names of the embedded models.
+    """
+    folder = Path(str(files("qdgnn_ase"))) / "pretrained"
+    embedded = folder / f"{name}.safetensors"
+    for path in (Path(name), embedded):
+        if path.is_file():
+            return path
+    known = sorted(path.stem for path in folder.glob("*.safetensors"))
+    raise FileNotFoundError(f"model must be a checkpoint file or one of {known}, got {name!s}")
+
+
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]
+) -> None:
+    """Write tensors and a JSON document to one file, atomically."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    text = json.dumps({"format": FORMAT, **document}, sort_keys=True)
+    header = {"qdgnn": text, "sha256": _digest(plain, text)}
+    write_atomic(Path(path), save(plain, metadata=header))
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and JSON document of a file written by :func:`save_tensors`.
+
+    Raises:
+        CheckpointError: If the file is truncated, altered, or of another kind.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as handle:
+            header = handle.metadata() or {}
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} must be a safetensors checkpoint, got: {error}; it is truncated or of another "
+            "kind (pickled weights are never loaded)"
+        ) from error
+    if "qdgnn" not in header:
+        raise CheckpointError(f"{path} must be written by qdgnn_ase, got a safetensors file without its header")
+    if _digest(tensors, header["qdgnn"]) != header.get("sha256"):
+        raise CheckpointError(f"{path} must match its sha256, got other content: it was altered")
+    document: dict[str, Any] = json.loads(header["qdgnn"])
+    if document["format"] > FORMAT:
+        raise CheckpointError(f"{path} must have format <= {FORMAT}, got {document['format']}; upgrade qdgnn_ase")
+    return tensors, document
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file beside ``path`` and move it there in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as handle:
+        try:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+            os.replace(handle.name, path)
+        except BaseException:
+            os.unlink(handle.name)
+            raise
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    names = ("qdgnn-ase", "torch", "ase", "numpy", "pymatgen")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}

@@ -1,0 +1,141 @@
+"""Training of a potential: one visible loop, resumable after a crash.
+
+A run is a folder: ``config.json``, ``last.safetensors`` (everything needed to go on),
+``best.safetensors`` (the averaged weights with the lowest validation loss, a model to load),
+``history.csv`` and ``history.png``. The order of the data depends on seed and epoch only and the
+state is saved at each epoch's end, so a killed run goes on with the same curve.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from qdgnn_ase.data.dataset import Sample, batch_indices, join
+from qdgnn_ase.nn.derivatives import energy_forces_stress
+from qdgnn_ase.nn.model import QDGNN
+from qdgnn_ase.nn.repulsion import shortest_distances
+from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
+from qdgnn_ase.training.checkpoint import save_model, write_atomic
+from qdgnn_ase.training.config import TrainConfig
+from qdgnn_ase.training.folds import load_folds
+from qdgnn_ase.training.history import History, write_history
+from qdgnn_ase.training.losses import LossWeights, potential_loss
+from qdgnn_ase.training.state import TrainState
+
+log = logging.getLogger(__name__)
+
+Parts = dict[str, float]
+Progress = Callable[[int, float, Parts], None]
+"""Called after each batch with the epoch, the share of it that is done, and the loss parts."""
+
+
+def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = None) -> Path:
+    """Train, or go on with, the run in ``folder``; returns the path of the best model.
+
+    Raises:
+        ValueError: If the folder holds a run of another config, or a fold is empty.
+        FloatingPointError: If the loss is no longer finite; the last good state is kept.
+    """
+    folder = Path(folder)
+    _claim(folder, config)
+    folds, provenance = load_folds(config)
+    train, val = folds["train"], folds["val"]
+    batches_per_epoch = len(_batches(train, config, epoch=0))
+    state = TrainState(new_model(config, train), config, config.epochs * batches_per_epoch * 102 // 100)
+    last = folder / "last.safetensors"
+    history: History = state.restore(last) if last.is_file() else []
+    for epoch in range(len(history), config.epochs):
+        started = perf_counter()
+        parts: list[Parts] = []
+        batches = _batches(train, config, epoch)
+        for indices in batches:
+            batch = join([train[index] for index in indices])
+            output = energy_forces_stress(state.model, batch.graph, training=True)
+            loss, part = potential_loss(output, batch.targets, batch.graph, config.loss)
+            state.step(loss)
+            parts.append(part)
+            if progress:
+                progress(epoch, len(parts) / len(batches), part)
+        scores = validate(state.average.module, val, config)
+        history.append(_row(epoch, parts, scores, config.loss, perf_counter() - started))
+        if history[-1]["val_loss"] <= min(row["val_loss"] for row in history):
+            save_model(folder / "best.safetensors", state.average.module, provenance | history[-1])
+        state.save(last, history)
+        write_history(folder, history)
+        if _is_stale(history, config.patience):
+            log.info("no better validation loss in %d epochs: stopped", config.patience)
+            break
+    return folder / "best.safetensors"
+
+
+def new_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
+    """Untrained model with references, scale, shortest distances and counts of the samples."""
+    graphs = [sample.graph for sample in samples]
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        n_atoms = sum(len(graph.numbers) for graph in graphs)
+        neighbors = sum(graph.n_edges for graph in graphs) / n_atoms
+        model = QDGNN(config.model, neighbors=max(1.0, neighbors))
+    composition = composition_matrix([graph.numbers.numpy() for graph in graphs])
+    energies = np.array([sample.targets["energy"].item() for sample in samples])
+    known = np.isfinite(energies)
+    references = fit_element_energies(composition[known], energies[known])
+    residual = (energies - composition @ references)[known] / composition[known].sum(axis=1)
+    model.element_energies.copy_(torch.as_tensor(references))
+    model.energy_scale.fill_(max(float(np.abs(residual).mean()), 1e-3))
+    model.counts.copy_(torch.as_tensor(composition.sum(axis=0)))
+    model.shortest.copy_(shortest_distances(graphs))
+    return model
+
+
+def validate(model: torch.nn.Module, samples: Sequence[Sample], config: TrainConfig) -> Parts:
+    """Mean loss parts over samples, each batch weighted by its structures."""
+    sizes = [sample.graph.n_edges for sample in samples]
+    rows, weights = [], []
+    for indices in batch_indices(sizes, config.max_edges):
+        batch = join([samples[index] for index in indices])
+        output = energy_forces_stress(model, batch.graph)
+        rows.append(potential_loss(output, batch.targets, batch.graph, config.loss)[1])
+        weights.append(len(indices))
+    return {name: float(np.average([row[name] for row in rows], weights=weights)) for name in rows[0]}
+
+
+def _batches(samples: Sequence[Sample], config: TrainConfig, epoch: int) -> list[list[int]]:
+    """Shuffled batches of an epoch; seed and epoch alone determine them."""
+    order = np.random.default_rng([config.seed, epoch]).permutation(len(samples))
+    sizes = [sample.graph.n_edges for sample in samples]
+    return list(batch_indices(sizes, config.max_edges, order.tolist()))
+
+
+def _row(
+    epoch: int, parts: Sequence[Parts], scores: Parts, weights: LossWeights, seconds: float
+) -> dict[str, float]:
+    train = {f"train_{name}": float(np.mean([part[name] for part in parts])) for name in parts[0]}
+    val = {f"val_{name}": value for name, value in scores.items()}
+    total = sum(getattr(weights, name) * value for name, value in scores.items())
+    return {"epoch": epoch, **train, **val, "val_loss": total, "seconds": seconds}
+
+
+def _is_stale(history: History, patience: int) -> bool:
+    losses = [row["val_loss"] for row in history]
+    return len(losses) - 1 - int(np.argmin(losses)) >= patience
+
+
+def _claim(folder: Path, config: TrainConfig) -> None:
+    """Write the config, or check that the folder's run has the same one."""
+    path = folder / "config.json"
+    text = json.dumps(config.to_dict(), indent=2)
+    if not path.is_file():
+        write_atomic(path, text.encode())
+    elif json.loads(path.read_text()) != json.loads(text):
+        raise ValueError(
+            f"{folder} must hold a run of this config, got another one in {path.name}; "
+            "choose another folder, or delete this one"
+        )

@@ -1,0 +1,94 @@
+"""Everything a run needs to go on: weights, their average, optimiser, schedule."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from qdgnn_ase.nn.model import QDGNN
+from qdgnn_ase.training.checkpoint import load_tensors, save_tensors
+from qdgnn_ase.training.config import TrainConfig
+from qdgnn_ase.training.history import History
+
+
+class TrainState:
+    """Model, averaged model, AdamW and its learning-rate schedule.
+
+    Args:
+        model: Weights to start from.
+        config: Run.
+        steps: Optimiser steps of the whole run; the schedule ends there.
+    """
+
+    def __init__(self, model: QDGNN, config: TrainConfig, steps: int) -> None:
+        self.model = model
+        self.clip = config.clip
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        warmup = max(1, round(config.warmup * steps))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: _rate(step, warmup, steps)
+        )
+
+    def step(self, loss: Tensor) -> None:
+        """One optimiser step.
+
+        Raises:
+            FloatingPointError: If the loss is not finite.
+        """
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"loss must be finite, got {loss.item()}; lower learning_rate or clip, or look for "
+                "wild frames (max_force)"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        self.average.update_parameters(self.model)
+
+    def save(self, path: Path, history: History) -> None:
+        """Write the state and the curve so far, atomically."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
+        save_tensors(path, tensors, {"history": history, "steps": self.schedule.last_epoch})
+
+    def restore(self, path: Path) -> History:
+        """Take over a saved state; returns its curve."""
+        tensors, document = load_tensors(path)
+        self.model.load_state_dict(_below(tensors, "model."))
+        self.average.load_state_dict(_below(tensors, "average."))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below(tensors, "optimizer.").items():
+            index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.schedule.last_epoch = document["steps"]
+        for group, base, rate in zip(
+            groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = base * rate(document["steps"])
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        history: History = document["history"]
+        return history
+
+
+def _rate(step: int, warmup: int, steps: int) -> float:
+    """Linear warm-up, then cosine decay to 0.01."""
+    if step < warmup:
+        return (step + 1) / warmup
+    share = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
