@@ -1,0 +1,1 @@
+"""Floor 2: files, splits and batches."""

@@ -11,8 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
-from pymatgen.core import DummySpecies
-from pymatgen.core import Structure
+from pymatgen.core import DummySpecies, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
 Array = NDArray[np.float64]
@@ -38,7 +37,9 @@ def read_structures(path: str | Path, index: str = ":") -> list[Atoms]:
     try:
         frames = ase.io.read(path, index, format=form)
     except Exception as error:  # ASE's readers raise anything on a broken file
-        raise ValueError(f"{path} must be a structure file that ASE reads, got: {error!r}") from error
+        raise ValueError(
+            f"{path} must be a structure file that ASE reads, got: {error!r}"
+        ) from error
     frames = frames if isinstance(frames, list) else [frames]
     if not frames:
         raise ValueError(f"{path} must hold at least one structure, got none")

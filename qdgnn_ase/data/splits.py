@@ -42,7 +42,9 @@ def fold_of(formula: str, *, val: float = 0.05, test: float = 0.10, seed: int = 
     return "val" if share < test + val else "train"
 
 
-def split_indices(frames: Sequence[Atoms], *, val: float, test: float, seed: int) -> dict[Fold, list[int]]:
+def split_indices(
+    frames: Sequence[Atoms], *, val: float, test: float, seed: int
+) -> dict[Fold, list[int]]:
     """Indices of the frames of each fold, in order; same formula, same fold."""
     folds: dict[Fold, list[int]] = {"train": [], "val": [], "test": []}
     for index, atoms in enumerate(frames):

@@ -85,7 +85,12 @@ class Interaction(nn.Module):
         )
 
     def forward(
-        self, hidden: Tensor, vectors: Tensor | None, radial: Tensor, fc: Tensor, unit: Tensor,
+        self,
+        hidden: Tensor,
+        vectors: Tensor | None,
+        radial: Tensor,
+        fc: Tensor,
+        unit: Tensor,
         edges: Edges,
     ) -> tuple[Tensor, Tensor]:
         """Updated scalars (n_atoms, hidden) and vectors (n_atoms, 3 * n_vectors)."""

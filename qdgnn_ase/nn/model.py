@@ -123,9 +123,7 @@ class QDGNN(nn.Module):
         energy = segment_sum(energies, graph.batch, graph.n_graphs)
         return {"energy": energy, "energies": energies, "hidden": hidden}
 
-    def _features(
-        self, graph: AtomGraph, vector: Tensor, distance: Tensor, edges: Edges
-    ) -> Tensor:
+    def _features(self, graph: AtomGraph, vector: Tensor, distance: Tensor, edges: Edges) -> Tensor:
         radial, fc = self.radial(distance)
         hidden: Tensor = self.fusion(graph.numbers, self.quantum[graph.numbers])
         vectors = None

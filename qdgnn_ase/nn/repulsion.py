@@ -48,9 +48,8 @@ def repulsion_energy(distance: Tensor, z_i: Tensor, z_j: Tensor, shortest: Tenso
 def shortest_distances(graphs: Sequence[AtomGraph]) -> Tensor:
     """Shortest distance of every element pair in Å, (95, 95), symmetric.
 
-    A pair that the graphs do not hold, or hold only at long range, gets the typical shortest
-    distance: the median over the pairs seen of (shortest / sum of covalent radii), times its own
-    sum of radii.
+    Lengths in units of the sum of covalent radii: a pair that the graphs hold only at long range
+    gets the median of the pairs seen, a pair that they do not hold the 10th percentile.
     """
     n = N_ELEMENTS + 1
     flat = torch.full((n * n,), torch.inf)
@@ -63,5 +62,5 @@ def shortest_distances(graphs: Sequence[AtomGraph]) -> Tensor:
     radii[1:] = torch.as_tensor(atomic_table()["covalent_radius_angstrom"].copy())
     sums = radii[:, None] + radii[None, :]
     ratios = (seen / sums)[torch.isfinite(seen)]
-    typical = ratios.median() * sums if len(ratios) else 0.7 * sums
-    return torch.minimum(seen, typical)
+    low, middle = torch.quantile(ratios, torch.tensor([0.1, 0.5])) if len(ratios) else (0.7, 0.7)
+    return torch.where(torch.isfinite(seen), torch.minimum(seen, middle * sums), low * sums)

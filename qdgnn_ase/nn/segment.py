@@ -8,7 +8,6 @@ DGL's ``edge_softmax`` has wrong second derivatives (1.1.3, CPU) and is never us
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from typing import Any
 
@@ -30,7 +29,9 @@ class Edges:
     def __init__(self, edge_index: Tensor, n_atoms: int) -> None:
         self.source, self.destination = edge_index.unbind(0)
         self.n_atoms = n_atoms
-        use_dgl = edge_index.shape[1] >= DGL_MIN_EDGES and has_dgl() and not torch.compiler.is_compiling()
+        use_dgl = (
+            edge_index.shape[1] >= DGL_MIN_EDGES and has_dgl() and not torch.compiler.is_compiling()
+        )
         self.dgl = _dgl_graph(edge_index, n_atoms) if use_dgl else None
 
     def sum_messages(self, source_values: Tensor, weights: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Floor 2: quantum descriptors and element references."""

@@ -30,10 +30,9 @@ def fit_element_energies(composition: Array, energies: Array, ridge: float = 1e-
     Raises:
         ValueError: If shapes differ or an energy is not finite.
     """
-    if composition.shape != (len(energies), N_ELEMENTS + 1):
-        raise ValueError(
-            f"composition must have shape {(len(energies), N_ELEMENTS + 1)}, got {composition.shape}"
-        )
+    shape = (len(energies), N_ELEMENTS + 1)
+    if composition.shape != shape:
+        raise ValueError(f"composition must have shape {shape}, got {composition.shape}")
     if not np.isfinite(energies).all():
         raise ValueError("energies must be finite, got NaN or inf; drop frames without energy")
     n_atoms = composition.sum(axis=1)

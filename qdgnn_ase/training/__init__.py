@@ -1,0 +1,1 @@
+"""Floor 4: losses, the training loop and checkpoints."""

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.resources import files
@@ -51,7 +50,9 @@ def save_model(path: str | Path, model: QDGNN, training: Mapping[str, Any] | Non
     save_tensors(path, model.state_dict(), document)
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[QDGNN, dict[str, Any]]:
+def load_model(
+    path: str | Path, device: str | torch.device = "cpu"
+) -> tuple[QDGNN, dict[str, Any]]:
     """Model (float32, in evaluation mode) and the JSON document of a checkpoint.
 
     Args:
@@ -67,7 +68,9 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[QD
         model = QDGNN(QDGNNConfig(**document["config"]), neighbors=document["neighbors"])
         model.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path} must hold the weights of its config, got: {error}") from error
+        raise CheckpointError(
+            f"{path} must hold the weights of its config, got: {error}"
+        ) from error
     return model.to(device).eval(), document
 
 
@@ -112,27 +115,31 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "kind (pickled weights are never loaded)"
         ) from error
     if "qdgnn" not in header:
-        raise CheckpointError(f"{path} must be written by qdgnn_ase, got a safetensors file without its header")
+        raise CheckpointError(
+            f"{path} must be written by qdgnn_ase, got a safetensors file without its header"
+        )
     if _digest(tensors, header["qdgnn"]) != header.get("sha256"):
         raise CheckpointError(f"{path} must match its sha256, got other content: it was altered")
     document: dict[str, Any] = json.loads(header["qdgnn"])
     if document["format"] > FORMAT:
-        raise CheckpointError(f"{path} must have format <= {FORMAT}, got {document['format']}; upgrade qdgnn_ase")
+        raise CheckpointError(
+            f"{path} must have format <= {FORMAT}, got {document['format']}; upgrade qdgnn_ase"
+        )
     return tensors, document
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file beside ``path`` and move it there in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as handle:
-        try:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as handle:
             handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
-            os.replace(handle.name, path)
-        except BaseException:
-            os.unlink(handle.name)
-            raise
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -36,7 +36,7 @@ class TrainConfig:
     max_atoms: int = 120
     """Larger frames are left out."""
     max_force: float = 50.0
-    """eV/Å. Frames with a larger force component are left out of training."""
+    """eV/Å. Frames with a larger force component are left out of training and validation."""
     val: float = 0.05
     """Share of the formulas for validation."""
     test: float = 0.10

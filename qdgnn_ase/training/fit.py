@@ -48,7 +48,9 @@ def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = Non
     folds, provenance = load_folds(config)
     train, val = folds["train"], folds["val"]
     batches_per_epoch = len(_batches(train, config, epoch=0))
-    state = TrainState(new_model(config, train), config, config.epochs * batches_per_epoch * 102 // 100)
+    state = TrainState(
+        new_model(config, train), config, config.epochs * batches_per_epoch * 102 // 100
+    )
     last = folder / "last.safetensors"
     history: History = state.restore(last) if last.is_file() else []
     for epoch in range(len(history), config.epochs):
@@ -104,7 +106,9 @@ def validate(model: torch.nn.Module, samples: Sequence[Sample], config: TrainCon
         output = energy_forces_stress(model, batch.graph)
         rows.append(potential_loss(output, batch.targets, batch.graph, config.loss)[1])
         weights.append(len(indices))
-    return {name: float(np.average([row[name] for row in rows], weights=weights)) for name in rows[0]}
+    return {
+        name: float(np.average([row[name] for row in rows], weights=weights)) for name in rows[0]
+    }
 
 
 def _batches(samples: Sequence[Sample], config: TrainConfig, epoch: int) -> list[list[int]]:

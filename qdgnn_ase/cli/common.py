@@ -1,0 +1,65 @@
+"""What the commands share: options, loading a structure, progress bars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import click
+from ase import Atoms
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from qdgnn_ase.data.io import read_structures
+from qdgnn_ase.inference.calculator import QDGNNCalculator
+
+console = Console()
+
+model_option = click.option(
+    "--model", default="default", show_default=True, help="Embedded model or checkpoint file."
+)
+dtype_option = click.option(
+    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True
+)
+structure_argument = click.argument("structure", type=click.Path(exists=True, dir_okay=False))
+
+
+def load(structure: str, model: str, dtype: str) -> Atoms:
+    """Last structure of a file, with the calculator attached."""
+    atoms = read_structures(structure, "-1")[0]
+    atoms.calc = QDGNNCalculator(model, dtype=dtype)
+    return atoms
+
+
+def write(path: Path, atoms: Atoms) -> None:
+    """Write a structure with its results in the format of the file's name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ase.io.write(path, atoms)
+
+
+def progress_bar() -> Progress:
+    """Bar with a changing note, time spent and time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+def describe(atoms: Atoms) -> str:
+    """Energy, cell, largest force and stress in one line."""
+    force = float((atoms.get_forces() ** 2).sum(axis=1).max() ** 0.5)
+    line = f"{atoms.symbols}: E = {atoms.get_potential_energy():.4f} eV, max |F| = {force:.4f} eV/Å"
+    if atoms.cell.rank < 3:
+        return line
+    a, b, c, alpha, beta, gamma = atoms.cell.cellpar()
+    stress = atoms.get_stress()
+    return (
+        f"{line}, max |stress| = {abs(stress).max() * 160.2177:.3f} GPa\n"
+        f"  a, b, c = {a:.4f}, {b:.4f}, {c:.4f} Å; angles {alpha:.2f}, {beta:.2f}, {gamma:.2f}°; "
+        f"V = {atoms.get_volume():.2f} Å³"
+    )

@@ -1,0 +1,135 @@
+"""`qdgnn relax` and `qdgnn md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import click
+from ase import Atoms
+
+from qdgnn_ase.cli.common import (
+    console,
+    describe,
+    dtype_option,
+    load,
+    model_option,
+    progress_bar,
+    structure_argument,
+    write,
+)
+from qdgnn_ase.inference.figures import plot_dynamics
+from qdgnn_ase.inference.simulate import Ensemble, molecular_dynamics
+from qdgnn_ase.inference.simulate import relax as run_relax
+
+
+@click.command()
+@structure_argument
+@model_option
+@dtype_option
+@click.option("--output", "-o", type=Path, help="Relaxed structure; STRUCTURE_relaxed.extxyz.")
+@click.option("--fmax", default=0.05, show_default=True, help="Largest force, eV/Å.")
+@click.option("--steps", default=500, show_default=True, help="Most steps.")
+@click.option("--fixed-cell", is_flag=True, help="Relax positions only.")
+@click.option("--pressure-gpa", default=0.0, show_default=True, help="Target pressure, GPa.")
+@click.option("--trajectory", type=Path, help="ASE trajectory of every step.")
+def relax(
+    structure: str,
+    model: str,
+    dtype: str,
+    output: Path | None,
+    fmax: float,
+    steps: int,
+    fixed_cell: bool,
+    pressure_gpa: float,
+    trajectory: Path | None,
+) -> None:
+    """Relax the last structure of a file, cell included where there is one."""
+    atoms = load(structure, model, dtype)
+    console.print(describe(atoms))
+    with console.status("relaxing") as status:
+        converged = run_relax(
+            atoms,
+            fmax=fmax,
+            steps=steps,
+            cell=not fixed_cell and atoms.cell.rank == 3,
+            pressure_gpa=pressure_gpa,
+            trajectory=trajectory,
+            progress=lambda step, force: status.update(f"step {step}: {force:.4f} eV/Å"),
+        )
+    console.print(describe(atoms))
+    output = output or _beside(structure, "relaxed")
+    write(output, atoms)
+    console.print(f"{'converged' if converged else 'NOT converged'}; wrote {output}")
+    if not converged:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@structure_argument
+@model_option
+@dtype_option
+@click.option("--output", "-o", type=Path, help="Trajectory; STRUCTURE_md.extxyz, picture beside.")
+@click.option("--temperature", "-T", default=300.0, show_default=True, help="K.")
+@click.option("--time-ps", default=1.0, show_default=True, help="Simulated time, ps.")
+@click.option("--timestep-fs", default=1.0, show_default=True, help="fs.")
+@click.option(
+    "--ensemble", type=click.Choice(["nve", "nvt", "npt"]), default="nvt", show_default=True
+)
+@click.option("--pressure-gpa", default=0.0, show_default=True, help="Pressure of npt, GPa.")
+@click.option("--supercell", nargs=3, type=int, default=(1, 1, 1), show_default=True)
+@click.option("--interval", default=10, show_default=True, help="Steps between frames.")
+@click.option("--seed", default=0, show_default=True)
+def md(
+    structure: str,
+    model: str,
+    dtype: str,
+    output: Path | None,
+    temperature: float,
+    time_ps: float,
+    timestep_fs: float,
+    ensemble: Ensemble,
+    pressure_gpa: float,
+    supercell: tuple[int, int, int],
+    interval: int,
+    seed: int,
+) -> None:
+    """Molecular dynamics of the last structure of a file."""
+    start = load(structure, model, dtype)
+    atoms = start.repeat(supercell)
+    atoms.calc = start.calc
+    run_md(
+        atoms,
+        output or _beside(structure, "md"),
+        temperature=temperature,
+        steps=round(1e3 * time_ps / timestep_fs),
+        timestep_fs=timestep_fs,
+        ensemble=ensemble,
+        pressure_gpa=pressure_gpa,
+        interval=interval,
+        seed=seed,
+    )
+
+
+def run_md(atoms: Atoms, output: Path, *, steps: int, **options: object) -> list[dict[str, float]]:
+    """Molecular dynamics with a progress bar; writes ``output`` and a picture beside it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.unlink(missing_ok=True)
+    with progress_bar() as bar:
+        task = bar.add_task(f"MD of {len(atoms)} atoms", total=steps, note="")
+
+        def observer(row: dict[str, float]) -> None:
+            ase.io.write(output, atoms, append=True, format="extxyz")
+            note = f"{row['temperature']:.0f} K, {row['potential'] / len(atoms):.4f} eV/atom"
+            bar.update(task, completed=row["step"], note=note)
+
+        rows = molecular_dynamics(atoms, steps=steps, observer=observer, **options)  # type: ignore[arg-type]
+    picture = output.with_suffix(".png")
+    plot_dynamics(rows, len(atoms), picture)
+    console.print(f"wrote {output} and {picture}")
+    return rows
+
+
+def _beside(structure: str, what: str) -> Path:
+    path = Path(structure)
+    return path.with_name(f"{path.name.split('.')[0]}_{what}.extxyz")

@@ -1,0 +1,156 @@
+"""Relaxation and molecular dynamics with any ASE calculator, as scripts usually write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms, units
+from ase.filters import FrechetCellFilter
+from ase.io.trajectory import Trajectory
+from ase.md.bussi import Bussi
+from ase.md.md import MolecularDynamics
+from ase.md.nose_hoover_chain import IsotropicMTKNPT
+from ase.md.velocitydistribution import Stationary, thermalize_momenta
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import FIRE
+
+Ensemble = Literal["nve", "nvt", "npt"]
+"""Constant energy (Verlet), temperature (Bussi), temperature and pressure (isotropic MTK)."""
+
+
+def relax(
+    atoms: Atoms,
+    *,
+    fmax: float = 0.05,
+    steps: int = 500,
+    cell: bool = True,
+    pressure_gpa: float = 0.0,
+    trajectory: str | Path | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> bool:
+    """Relax positions, and the cell unless told otherwise, in place.
+
+    Args:
+        atoms: Structure with a calculator.
+        fmax: Largest force in eV/Å (for the cell: the filter's generalised force) to stop at.
+        steps: Most steps.
+        cell: Relax the cell too; needs a volume.
+        pressure_gpa: Target pressure in GPa, compression positive.
+        trajectory: ASE trajectory file of every step.
+        progress: Called with step and largest force.
+
+    Returns:
+        True if ``fmax`` was reached.
+    """
+    target = FrechetCellFilter(atoms, scalar_pressure=pressure_gpa * units.GPa) if cell else atoms
+    optimizer = FIRE(target, logfile=None, trajectory=None)
+    if trajectory is not None:
+        optimizer.attach(Trajectory(str(trajectory), "w", atoms))
+    if progress is not None:
+        optimizer.attach(lambda: progress(optimizer.nsteps, _largest(target)))
+    return bool(optimizer.run(fmax=fmax, steps=steps))
+
+
+def molecular_dynamics(
+    atoms: Atoms,
+    *,
+    temperature: float,
+    steps: int,
+    timestep_fs: float = 1.0,
+    ensemble: Ensemble = "nvt",
+    pressure_gpa: float = 0.0,
+    interval: int = 10,
+    seed: int = 0,
+    observer: Callable[[dict[str, float]], None] | None = None,
+) -> list[dict[str, float]]:
+    """Run molecular dynamics in place.
+
+    Momenta are drawn at ``temperature`` unless the atoms carry some.
+
+    Args:
+        atoms: Structure with a calculator.
+        temperature: K.
+        steps: Time steps.
+        timestep_fs: fs.
+        ensemble: "nve", "nvt" or "npt".
+        pressure_gpa: Target pressure of "npt" in GPa.
+        interval: Steps between observations; the last step is always one.
+        seed: Seed of the momenta and of the thermostat.
+        observer: Called at each observation, after ``atoms`` moved.
+
+    Returns:
+        One row per observation: step, time_ps, potential, kinetic, total (eV), temperature (K).
+
+    Raises:
+        ValueError: If an argument is out of range.
+        FloatingPointError: If the run explodes; it names the step.
+    """
+    for name, value in {
+        "temperature": temperature,
+        "steps": steps,
+        "timestep_fs": timestep_fs,
+    }.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be larger than 0, got {value}")
+    rng = np.random.default_rng(seed)
+    if not atoms.get_momenta().any():
+        thermalize_momenta(atoms, temperature, rng=rng)
+        Stationary(atoms)
+    dynamics = _dynamics(atoms, ensemble, temperature, timestep_fs, pressure_gpa, rng)
+    rows: list[dict[str, float]] = []
+
+    def observe() -> None:
+        if dynamics.nsteps % interval == 0 or dynamics.nsteps == steps:
+            rows.append(_observation(atoms, dynamics.nsteps, timestep_fs))
+            if not rows[-1]["temperature"] < 100 * temperature + 1000:
+                raise FloatingPointError(f"the run exploded at step {dynamics.nsteps}: {rows[-1]}")
+            if observer is not None:
+                observer(rows[-1])
+
+    dynamics.attach(observe)
+    dynamics.run(steps)
+    return rows
+
+
+def _dynamics(
+    atoms: Atoms,
+    ensemble: Ensemble,
+    temperature: float,
+    timestep_fs: float,
+    pressure_gpa: float,
+    rng: np.random.Generator,
+) -> MolecularDynamics:
+    step = timestep_fs * units.fs
+    if ensemble == "nve":
+        return VelocityVerlet(atoms, step)
+    if ensemble == "nvt":
+        return Bussi(atoms, step, temperature_K=temperature, taut=100 * step, rng=rng)
+    if ensemble == "npt":
+        return IsotropicMTKNPT(
+            atoms,
+            step,
+            temperature_K=temperature,
+            pressure_au=pressure_gpa * units.GPa,
+            tdamp=100 * step,
+            pdamp=1000 * step,
+        )
+    raise ValueError(f"ensemble must be 'nve', 'nvt' or 'npt', got {ensemble!r}")
+
+
+def _observation(atoms: Atoms, step: int, timestep_fs: float) -> dict[str, float]:
+    potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
+    return {
+        "step": step,
+        "time_ps": step * timestep_fs * 1e-3,
+        "potential": potential,
+        "kinetic": kinetic,
+        "total": potential + kinetic,
+        "temperature": atoms.get_temperature(),
+    }
+
+
+def _largest(target: Any) -> float:
+    return float(np.linalg.norm(target.get_forces(), axis=1).max())
