@@ -31,12 +31,12 @@ def make_samples(frames: Sequence[Atoms], cutoff: float) -> list[Sample]:
     """Graphs and labels of frames, in order.
 
     Raises:
-        ValueError: If a frame is not a valid structure; the message names its index.
+        ValueError: If a frame's structure or labels are not valid; the message names its index.
     """
     samples = []
     for index, atoms in enumerate(frames):
-        values = labels(atoms)
         try:
+            values = labels(atoms)
             graph = from_atoms(atoms, cutoff)
         except ValueError as error:
             raise ValueError(f"frame {index} ({atoms.get_chemical_formula()}): {error}") from error

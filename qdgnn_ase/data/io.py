@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.io.formats import string2index
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
-from pymatgen.core import DummySpecies, Structure
+from pymatgen.core import Composition, DummySpecies, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
+from pymatgen.io.cif import CifParser
 
 Array = NDArray[np.float64]
 
@@ -30,27 +33,41 @@ def read_structures(path: str | Path, index: str = ":") -> list[Atoms]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"structure file must exist, got {path}")
-    name = path.name.removesuffix(".gz")
-    if name.endswith((".cif", ".mcif")):
-        return [_read_cif(path)]
-    form = "extxyz" if name.endswith((".xyz", ".extxyz")) else None
-    try:
-        frames = ase.io.read(path, index, format=form)
-    except Exception as error:  # ASE's readers raise anything on a broken file
-        raise ValueError(
-            f"{path} must be a structure file that ASE reads, got: {error!r}"
-        ) from error
+    is_cif = path.name.lower().removesuffix(".gz").endswith((".cif", ".mcif"))
+    frames = _read_cif(path)[string2index(index)] if is_cif else _read_ase(path, index)
     frames = frames if isinstance(frames, list) else [frames]
     if not frames:
         raise ValueError(f"{path} must hold at least one structure, got none")
     return frames
 
 
-def _read_cif(path: Path) -> Atoms:
+def _read_ase(path: Path, index: str) -> Any:
+    is_xyz = path.name.removesuffix(".gz").endswith((".xyz", ".extxyz"))
     try:
-        structure = Structure.from_file(path)
+        return ase.io.read(path, index, format="extxyz" if is_xyz else None)
+    except StopIteration:  # the last frame of a file without frames
+        return []
+    except Exception as error:  # ASE's readers raise anything on a broken file
+        raise ValueError(
+            f"{path} must be a structure file that ASE reads, got: {error!r}"
+        ) from error
+
+
+def _read_cif(path: Path) -> list[Atoms]:
+    try:
+        parser = CifParser(path, check_cif=False)
+        structures = parser.parse_structures(primitive=False)
+        blocks = parser.as_dict().values()
     except Exception as error:  # pymatgen's parser raises anything on a broken file
         raise ValueError(f"{path} must be a valid CIF, got: {error}") from error
+    formulas = [b["_chemical_formula_sum"] for b in blocks if "_chemical_formula_sum" in b]
+    for structure in structures:
+        _check_ordered(structure, path)
+        _check_complete(structure, formulas, path)
+    return [AseAtomsAdaptor.get_atoms(structure, msonable=False) for structure in structures]
+
+
+def _check_ordered(structure: Structure, path: Path) -> None:
     if any(isinstance(kind, DummySpecies) for kind in structure.composition):
         raise ValueError(f"{path} must hold elements only, got {structure.composition}")
     if not structure.is_ordered:
@@ -58,7 +75,20 @@ def _read_cif(path: Path) -> Atoms:
             f"{path} must have fully occupied sites, got {structure.composition}; make an ordered "
             "structure first (for example with pymatgen's OrderDisorderedStructureTransformation)"
         )
-    return AseAtomsAdaptor.get_atoms(structure, msonable=False)
+
+
+def _check_complete(structure: Structure, formulas: list[str], path: Path) -> None:
+    """Refuse a file that was cut between two atoms: it parses, and only its formula tells."""
+    found = structure.composition.fractional_composition
+    try:
+        wanted = [Composition(formula).fractional_composition for formula in formulas]
+    except ValueError:  # "?" or another text that is no formula
+        return
+    if wanted and not any(found.almost_equals(formula, rtol=0.0, atol=0.01) for formula in wanted):
+        raise ValueError(
+            f"{path} must hold the atoms of its formula {' or '.join(formulas)}, got "
+            f"{structure.composition}; it is cut off or lacks atoms (often hydrogen)"
+        )
 
 
 def labels(atoms: Atoms) -> dict[str, Array]:

@@ -17,7 +17,13 @@ Fold = Literal["train", "val", "test"]
 
 
 def reduced_formula(atoms: Atoms) -> str:
-    """Reduced formula as pymatgen spells it, e.g. LiFePO4."""
+    """Reduced formula as pymatgen spells it, e.g. LiFePO4.
+
+    Raises:
+        ValueError: If there are no atoms.
+    """
+    if len(atoms) == 0:
+        raise ValueError("structure must hold at least one atom, got an empty Atoms object")
     return str(Composition(atoms.get_chemical_formula()).reduced_formula)
 
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from qdgnn_ase.graph.atom_graph import AtomGraph, collate
-from qdgnn_ase.graph.neighbors import from_atoms
+from qdgnn_ase.graph.neighbors import MIN_DISTANCE, from_atoms
 
-__all__ = ["AtomGraph", "collate", "from_atoms"]
+__all__ = ["MIN_DISTANCE", "AtomGraph", "collate", "from_atoms"]

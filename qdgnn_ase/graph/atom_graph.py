@@ -42,7 +42,7 @@ class AtomGraph:
     @property
     def n_graphs(self) -> int:
         """Number of structures in the batch."""
-        return len(self.n_atoms)
+        return self.n_atoms.shape[0]
 
     @property
     def n_edges(self) -> int:
@@ -72,9 +72,10 @@ class AtomGraph:
         )
 
     def volumes(self) -> Tensor:
-        """Cell volumes in Å^3, (n_graphs,); NaN where a lattice vector is missing."""
-        volume = torch.linalg.det(self.cell).abs()
-        return volume.masked_fill(volume == 0, torch.nan)
+        """Cell volumes in Å^3, (n_graphs,); NaN where the lattice vectors span none."""
+        volume: Tensor = torch.linalg.det(self.cell).abs()
+        rounding = 1e-6 * self.cell.norm(dim=2).prod(dim=1)
+        return volume.masked_fill(volume <= rounding, torch.nan)
 
     def to_dgl(self) -> DGLGraph:
         """The same batch as a DGL graph (see ``qdgnn_ase.graph.dgl``)."""

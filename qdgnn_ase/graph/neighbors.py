@@ -20,6 +20,12 @@ MIN_DISTANCE = 0.3
 _MIN_VOLUME_PER_ATOM = MIN_DISTANCE**3 / np.sqrt(2.0)
 """Å^3. Closest packing at MIN_DISTANCE; a denser crystal must hold a pair that is too close."""
 
+_MAX_COORDINATE = 1e9
+"""Å. Further out float64 itself resolves positions to no better than 1e-7 Å."""
+
+_MAX_ROUNDING = 1e-3
+"""Å. A structure so large that its dtype resolves positions no better is an error."""
+
 Array = NDArray[np.float64]
 
 
@@ -36,16 +42,17 @@ def from_atoms(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32) 
 
     Raises:
         ValueError: If the structure is empty, not finite, has a singular cell, partial occupancy,
-            an unknown element, or a pair closer than ``MIN_DISTANCE``.
+            an unknown element, a pair closer than ``MIN_DISTANCE``, or is too large for ``dtype``.
     """
-    if not cutoff > 0:
-        raise ValueError(f"cutoff must be larger than 0 Å, got {cutoff}")
+    if not 0 < cutoff < np.inf:
+        raise ValueError(f"cutoff must be finite and larger than 0 Å, got {cutoff}")
     _check(atoms)
     lattice = _lattice(atoms)
     positions = _wrap(np.asarray(atoms.positions, dtype=np.float64), lattice, atoms.pbc)
+    points = _close_gaps(positions, lattice, atoms.pbc, cutoff)
     destination, source, shift, distance = find_points_in_spheres(
-        positions,
-        positions,
+        points,
+        points,
         r=float(cutoff),
         pbc=np.ascontiguousarray(atoms.pbc, dtype=np.int64),
         lattice=lattice,
@@ -53,8 +60,10 @@ def from_atoms(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32) 
     )
     other = ((destination != source) | (shift != 0).any(axis=1)) & (distance < cutoff)
     _check_distances(distance[other], destination[other], source[other])
+    if other.any():
+        _check_rounding(positions, lattice[atoms.pbc], dtype)
     return AtomGraph(
-        numbers=torch.as_tensor(np.asarray(atoms.numbers, dtype=np.int64)),
+        numbers=torch.as_tensor(np.array(atoms.numbers, dtype=np.int64)),
         positions=torch.as_tensor(positions, dtype=dtype),
         cell=torch.as_tensor(np.array(atoms.cell.array), dtype=dtype)[None],
         edge_index=torch.as_tensor(np.stack([source[other], destination[other]])),
@@ -73,6 +82,12 @@ def _check(atoms: Atoms) -> None:
         raise ValueError(f"positions must be finite, got NaN or inf for atoms {bad[:10].tolist()}")
     if not np.isfinite(atoms.cell.array).all():
         raise ValueError(f"cell must be finite, got {atoms.cell.array.tolist()}")
+    largest = max(abs(atoms.positions).max(), abs(atoms.cell.array).max())
+    if largest > _MAX_COORDINATE:
+        raise ValueError(
+            f"positions and cell must lie within {_MAX_COORDINATE:g} Å of the origin, got "
+            f"{largest:g} Å; float64 cannot resolve distances there"
+        )
     if atoms.numbers.min() < 1 or atoms.numbers.max() > 118:
         bad_z = sorted({int(z) for z in atoms.numbers if not 1 <= z <= 118})
         raise ValueError(
@@ -83,7 +98,12 @@ def _check(atoms: Atoms) -> None:
 
 def _check_occupancy(atoms: Atoms) -> None:
     """Refuse what ``ase.io.read`` keeps of a disordered CIF: one species of each mixed site."""
-    for kind, site in atoms.info.get("occupancy", {}).items():
+    occupancy = atoms.info.get("occupancy")
+    if not isinstance(occupancy, dict):
+        return  # not ASE's record of a CIF
+    for kind, site in occupancy.items():
+        if not isinstance(site, dict):
+            continue
         if len(site) > 1 or any(not np.isclose(value, 1.0) for value in site.values()):
             raise ValueError(
                 f"every site must be fully occupied by one element, got occupancy {site} on site "
@@ -126,6 +146,33 @@ def _wrap(positions: Array, lattice: Array, pbc: NDArray[np.bool_]) -> Array:
     fractional = np.linalg.solve(lattice.T, positions.T).T
     origin = np.where(pbc, np.floor(fractional), fractional.mean(axis=0))
     return np.ascontiguousarray(positions - origin @ lattice)
+
+
+def _close_gaps(positions: Array, lattice: Array, pbc: NDArray[np.bool_], cutoff: float) -> Array:
+    """Positions for the search, gaps along non-periodic axes cut down to two cutoffs.
+
+    The search's memory grows with the bounding box: a fragment that flies off would exhaust it. A
+    gap wider than two cutoffs is crossed by no edge, before or after.
+    """
+    points = positions.copy()
+    for normal in lattice[~pbc]:
+        height = positions @ normal
+        order = np.argsort(height)
+        gaps = np.diff(height[order], prepend=height[order[0]])
+        excess = np.cumsum(np.maximum(gaps - 2.0 * cutoff, 0.0))
+        points[order] -= excess[:, None] * normal
+    return points
+
+
+def _check_rounding(positions: Array, vectors: Array, dtype: torch.dtype) -> None:
+    """Refuse edges between coordinates that ``dtype`` cannot tell apart."""
+    size = max(float(abs(positions).max()), float(abs(vectors).max(initial=0.0)))
+    eps = torch.finfo(dtype).eps
+    if size * eps > _MAX_ROUNDING:
+        raise ValueError(
+            f"coordinates must stay below {_MAX_ROUNDING / eps:.3g} Å in {dtype}, got {size:.3g} Å "
+            "after centring; use dtype='float64', or compute the distant parts one by one"
+        )
 
 
 def _check_distances(

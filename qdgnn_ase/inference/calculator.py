@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-class QDGNNCalculator(Calculator):
+class QDGNNCalculator(Calculator):  # type: ignore[misc]  # ASE is untyped
     """Energy, forces and stress of a trained potential.
 
     Args:
@@ -66,7 +66,7 @@ class QDGNNCalculator(Calculator):
         self,
         model: str | Path | QDGNN = "default",
         device: str | None = None,
-        dtype: Literal["float32", "float64"] = "float32",
+        dtype: str = "float32",
         **kwargs: Any,
     ) -> None:
         if dtype not in _DTYPES:
@@ -88,6 +88,7 @@ class QDGNNCalculator(Calculator):
     ) -> None:
         """Fill ``results`` with everything the model gives for ``atoms``."""
         super().calculate(atoms, list(properties), list(system_changes))
+        self.results = {}  # a failure must not leave the numbers of another structure behind
         self.results = self.predict_batch([self.atoms])[0]
 
     def predict_batch(

@@ -66,14 +66,15 @@ class Interaction(nn.Module):
         last: bool,
     ) -> None:
         super().__init__()
-        self.n_vectors, self.n_heads, self.first, self.last = n_vectors, n_heads, first, last
-        self.half = hidden // 2
+        self.n_vectors, self.n_heads, self.last = n_vectors, n_heads, last
+        self.part = hidden // 2
+        self.widths = [n_heads, self.part, self.part, n_vectors] + ([] if first else [n_vectors])
+        self.update_widths = [hidden, hidden] + ([] if last else [n_vectors])
         self.scale = neighbors**-0.5
         self.norm = nn.LayerNorm(hidden)
         self.pair_radial = nn.Linear(n_radial, n_pair)
         self.pair_atoms = nn.Linear(hidden, 2 * n_pair, bias=False)
-        n_filters = hidden + n_vectors * (1 if first else 2)
-        self.pair_out = nn.Linear(n_pair, n_heads + n_filters)
+        self.pair_out = nn.Linear(n_pair, sum(self.widths))
         self.values = nn.Sequential(
             nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden + n_vectors)
         )
@@ -81,7 +82,7 @@ class Interaction(nn.Module):
         self.update = nn.Sequential(
             nn.Linear(2 * hidden + n_vectors, 2 * hidden),
             nn.SiLU(),
-            nn.Linear(2 * hidden, 2 * hidden + (0 if last else n_vectors)),
+            nn.Linear(2 * hidden, sum(self.update_widths)),
         )
 
     def forward(
@@ -95,20 +96,17 @@ class Interaction(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Updated scalars (n_atoms, hidden) and vectors (n_atoms, 3 * n_vectors)."""
         x = self.norm(hidden)
-        logits, scalar_filter, *vector_filters = self._pair(x, radial, edges)
+        logits, averaged, summed, *vector_filters = self._pair(x, radial, edges)
         attention = attention_weights(logits, fc, edges)
-        scalar_filter = torch.cat(
-            [
-                scalar_filter[:, : self.half]
-                * attention.repeat_interleave(self.half // self.n_heads, dim=1),
-                scalar_filter[:, self.half :] * (fc * self.scale),
-            ],
-            dim=1,
+        attention = attention.repeat_interleave(self.part // self.n_heads, dim=1)
+        fc = fc * self.scale
+        to_average, to_sum, vector_values = self.values(x).split(
+            [self.part, self.part, self.n_vectors], dim=1
         )
-        values, vector_values = self.values(x).split([2 * self.half, self.n_vectors], dim=1)
-        message = edges.sum_messages(values, scalar_filter)
+        average = edges.sum_messages(to_average, averaged * attention)
+        total = edges.sum_messages(to_sum, summed * fc)
         vectors = self._vectors(vectors, vector_values, vector_filters, fc, unit, edges)
-        return self._update(hidden, x, message, vectors)
+        return self._update(hidden, torch.cat([x, average, total], dim=1), vectors)
 
     def _pair(self, x: Tensor, radial: Tensor, edges: Edges) -> tuple[Tensor, ...]:
         to_destination, from_source = self.pair_atoms(x).chunk(2, dim=1)
@@ -117,8 +115,8 @@ class Interaction(nn.Module):
             + to_destination.index_select(0, edges.destination)
             + from_source.index_select(0, edges.source)
         )
-        widths = [self.n_heads, 2 * self.half] + [self.n_vectors] * (1 if self.first else 2)
-        return self.pair_out(pair).split(widths, dim=1)
+        parts: tuple[Tensor, ...] = self.pair_out(pair).split(self.widths, dim=1)
+        return parts
 
     def _vectors(
         self,
@@ -130,22 +128,19 @@ class Interaction(nn.Module):
         edges: Edges,
     ) -> Tensor:
         """v_i + sum_j f_c (phi_ij y_j r_ij/d_ij + phi'_ij v_j), (n_atoms, 3 * n_vectors)."""
-        weight = filters[0] * (fc * self.scale)
-        weights = torch.cat([weight * unit[:, axis : axis + 1] for axis in range(3)], dim=1)
-        result = edges.sum_messages(values.repeat(1, 3), weights)
+        weight = (filters[0] * fc)[:, None, :] * unit[:, :, None]
+        result = edges.sum_messages(values.repeat(1, 3), weight.flatten(1))
         if vectors is None:
             return result
-        carry = (filters[1] * (fc * self.scale)).repeat(1, 3)
+        carry = (filters[1] * fc).repeat(1, 3)
         return vectors + result + edges.sum_messages(vectors, carry)
 
-    def _update(
-        self, hidden: Tensor, x: Tensor, message: Tensor, vectors: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _update(self, hidden: Tensor, inputs: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         left, right = self.mix(vectors.view(-1, 3, self.n_vectors)).chunk(2, dim=2)
         invariants = (left * right).sum(dim=1)
-        out = self.update(torch.cat([x, message, invariants], dim=1))
-        delta, gate = out[:, : 2 * self.half], out[:, 2 * self.half : 4 * self.half]
+        out = self.update(torch.cat([inputs, invariants], dim=1))
+        delta, gate, *stretch = out.split(self.update_widths, dim=1)
         hidden = hidden + torch.sigmoid(gate) * delta
         if self.last:
             return hidden, vectors
-        return hidden, vectors * (1.0 + out[:, 4 * self.half :]).repeat(1, 3)
+        return hidden, vectors * (1.0 + stretch[0]).repeat(1, 3)

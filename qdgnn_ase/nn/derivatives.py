@@ -9,16 +9,20 @@ tension positive, eV/Å^3.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qdgnn_ase.graph import AtomGraph
 from qdgnn_ase.nn.segment import segment_sum
 
+EnergyModel = Callable[[AtomGraph, Tensor], dict[str, Tensor]]
+"""``(graph, edge_vector) -> {"energy": (n_graphs,), ...}``; a ``QDGNN`` is one."""
+
 
 def energy_forces_stress(
-    model: nn.Module, graph: AtomGraph, *, training: bool = False
+    model: EnergyModel, graph: AtomGraph, *, training: bool = False
 ) -> dict[str, Tensor]:
     """Energy and its first derivatives.
 
@@ -39,7 +43,7 @@ def energy_forces_stress(
         output["energy"].sum(), vector, create_graph=training, materialize_grads=True
     )
     source, destination = graph.edge_index
-    n = len(graph.numbers)
+    n = graph.numbers.shape[0]
     forces = segment_sum(gradient, destination, n) - segment_sum(gradient, source, n)
     virial = segment_sum(vector[:, :, None] * gradient[:, None, :], destination, n)
     strain = segment_sum(virial, graph.batch, graph.n_graphs)
@@ -47,7 +51,7 @@ def energy_forces_stress(
     return {**output, "forces": forces, "stress": stress}
 
 
-def hessian(model: nn.Module, graph: AtomGraph) -> Tensor:
+def hessian(model: EnergyModel, graph: AtomGraph) -> Tensor:
     """Second derivatives of the energy, (3 * n_atoms, 3 * n_atoms), eV/Å^2.
 
     Row 3 * i + a is -dF/dx_ia; one backward pass per row, memory linear in the edges.

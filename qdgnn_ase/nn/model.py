@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from qdgnn_ase.graph import AtomGraph
+from qdgnn_ase.graph import MIN_DISTANCE, AtomGraph
 from qdgnn_ase.nn.attention import Interaction
 from qdgnn_ase.nn.fusion import Fusion
 from qdgnn_ase.nn.radial import RadialBasis
@@ -62,8 +62,8 @@ class QDGNN(nn.Module):
     """Potential energy of a batch of structures.
 
     Buffers that training sets: ``element_energies`` (95,) eV, ``energy_scale`` () eV, ``neighbors``
-    () mean neighbours per atom, ``shortest`` (95, 95) Å shortest training distance per element pair
-    (0 where the pair was not seen), ``counts`` (95,) atoms of each element in training.
+    () mean neighbours per atom, ``shortest`` (95, 95) Å shortest training distance per element
+    pair, larger than 0, ``counts`` (95,) atoms of each element in training.
     """
 
     element_energies: Tensor
@@ -80,7 +80,8 @@ class QDGNN(nn.Module):
         self.register_buffer("quantum", table.float())
         self.register_buffer("element_energies", torch.zeros(N_ELEMENTS + 1, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones(()))
-        self.register_buffer("shortest", torch.zeros(N_ELEMENTS + 1, N_ELEMENTS + 1))
+        n = N_ELEMENTS + 1
+        self.register_buffer("shortest", torch.full((n, n), MIN_DISTANCE))
         self.register_buffer("counts", torch.zeros(N_ELEMENTS + 1, dtype=torch.int64))
         self.radial = RadialBasis(config.n_radial, config.cutoff)
         self.fusion = Fusion(table.shape[1], config.hidden, N_ELEMENTS + 1)
@@ -115,10 +116,10 @@ class QDGNN(nn.Module):
             graph = AtomGraph.from_dgl(graph)
         vector = graph.edge_vectors() if edge_vector is None else edge_vector
         distance = vector.norm(dim=1, keepdim=True)
-        edges = Edges(graph.edge_index, len(graph.numbers))
+        edges = Edges(graph.edge_index, graph.numbers.shape[0])
         hidden = self._features(graph, vector, distance, edges)
-        energies = self.readout(hidden) * self.energy_scale
-        energies = energies + self._repulsion(graph, distance.squeeze(1), edges)
+        repulsion = self._repulsion(graph, distance.squeeze(1), edges).squeeze(1)
+        energies = self.readout(hidden) * self.energy_scale + repulsion
         energies = energies.double() + self.element_energies.double()[graph.numbers]
         energy = segment_sum(energies, graph.batch, graph.n_graphs)
         return {"energy": energy, "energies": energies, "hidden": hidden}
@@ -132,12 +133,11 @@ class QDGNN(nn.Module):
         return hidden
 
     def _repulsion(self, graph: AtomGraph, distance: Tensor, edges: Edges) -> Tensor:
-        """ZBL energy per atom in eV, (n_atoms,); only pairs below the shortest are computed."""
+        """ZBL energy per atom in eV, (n_atoms, 1)."""
         z_i, z_j = graph.numbers[edges.destination], graph.numbers[edges.source]
-        shortest = self.shortest[z_i, z_j].to(distance.dtype)
-        close = torch.nonzero(distance.detach() < shortest).squeeze(1)
-        energy = repulsion_energy(distance[close], z_i[close], z_j[close], shortest[close])
-        return segment_sum(energy, edges.destination[close], edges.n_atoms)
+        # beyond the cutoff there are no edges: a longer range would end in a jump
+        shortest = self.shortest[z_i, z_j].clamp(max=self.config.cutoff)
+        return edges.sum(repulsion_energy(distance, z_i, z_j, shortest)[:, None])
 
 
 def _quantum_table(kind: str) -> Tensor:

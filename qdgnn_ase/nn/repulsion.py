@@ -30,7 +30,8 @@ def zbl_energy(distance: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:
     screening = torch.zeros_like(distance)
     for coefficient, exponent in zip(_COEFFICIENTS, _EXPONENTS, strict=True):
         screening = screening + coefficient * torch.exp(-exponent * x)
-    return Hartree * Bohr * z_i * z_j / distance * screening
+    energy: Tensor = Hartree * Bohr * z_i * z_j / distance * screening
+    return energy
 
 
 def repulsion_energy(distance: Tensor, z_i: Tensor, z_j: Tensor, shortest: Tensor) -> Tensor:

@@ -11,7 +11,14 @@ Array = NDArray[np.float64]
 
 
 def composition_matrix(numbers: list[ArrayLike]) -> Array:
-    """Atoms of each element per structure, (n_structures, 95), column = atomic number."""
+    """Atoms of each element per structure, (n_structures, 95), column = atomic number.
+
+    Raises:
+        ValueError: If an element lies beyond the descriptor table.
+    """
+    beyond = sorted({int(z) for row in numbers for z in np.unique(row) if z > N_ELEMENTS})
+    if beyond:
+        raise ValueError(f"atomic numbers must lie in 1..{N_ELEMENTS}, got {beyond}")
     rows = [np.bincount(np.asarray(z), minlength=N_ELEMENTS + 1) for z in numbers]
     return np.array(rows, dtype=np.float64)
 
@@ -28,8 +35,13 @@ def fit_element_energies(composition: Array, energies: Array, ridge: float = 1e-
         ridge: Pull towards the mean, in units of structures.
 
     Raises:
-        ValueError: If shapes differ or an energy is not finite.
+        ValueError: If there is no structure, shapes differ, or an energy is not finite.
     """
+    if len(energies) == 0:
+        raise ValueError(
+            "training needs at least one finite energy label, got none; without them the element "
+            "references and the energy scale are unknown"
+        )
     shape = (len(energies), N_ELEMENTS + 1)
     if composition.shape != shape:
         raise ValueError(f"composition must have shape {shape}, got {composition.shape}")
@@ -40,5 +52,5 @@ def fit_element_energies(composition: Array, energies: Array, ridge: float = 1e-
     per_atom = energies / n_atoms
     mean = per_atom.mean()
     normal = fractions.T @ fractions + ridge * np.eye(N_ELEMENTS + 1)
-    shift: Array = np.linalg.solve(normal, fractions.T @ (per_atom - mean))
-    return shift + mean
+    references: Array = mean + np.linalg.solve(normal, fractions.T @ (per_atom - mean))
+    return references

@@ -45,6 +45,8 @@ class TrainConfig:
     """Seed of the grouped split."""
     seed: int = 0
     """Seed of the weights and of the order of the data."""
+    compiled: bool = False
+    """Compile the training step: about 3 times as fast after a minute; needs a C++ compiler."""
     patience: int = 1_000
     """Epochs without a better validation loss before the run stops."""
 

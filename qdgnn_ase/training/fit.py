@@ -28,6 +28,7 @@ from qdgnn_ase.training.folds import load_folds
 from qdgnn_ase.training.history import History, write_history
 from qdgnn_ase.training.losses import LossWeights, potential_loss
 from qdgnn_ase.training.state import TrainState
+from qdgnn_ase.training.step import Step, compiled_step, eager_step, example_batch
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = Non
     state = TrainState(
         new_model(config, train), config, config.epochs * batches_per_epoch * 102 // 100
     )
+    step = _step(state.model, config, train)
     last = folder / "last.safetensors"
     history: History = state.restore(last) if last.is_file() else []
     for epoch in range(len(history), config.epochs):
@@ -58,23 +60,29 @@ def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = Non
         parts: list[Parts] = []
         batches = _batches(train, config, epoch)
         for indices in batches:
-            batch = join([train[index] for index in indices])
-            output = energy_forces_stress(state.model, batch.graph, training=True)
-            loss, part = potential_loss(output, batch.targets, batch.graph, config.loss)
-            state.step(loss)
-            parts.append(part)
+            loss, part, gradients = step(join([train[index] for index in indices]))
+            state.step(loss, gradients)
+            parts.append({name: float(value) for name, value in part.items()})
             if progress:
-                progress(epoch, len(parts) / len(batches), part)
-        scores = validate(state.average.module, val, config)
+                progress(epoch, len(parts) / len(batches), parts[-1])
+        scores = validate(state.averaged_model(), val, config)
         history.append(_row(epoch, parts, scores, config.loss, perf_counter() - started))
         if history[-1]["val_loss"] <= min(row["val_loss"] for row in history):
-            save_model(folder / "best.safetensors", state.average.module, provenance | history[-1])
+            save_model(
+                folder / "best.safetensors", state.averaged_model(), provenance | history[-1]
+            )
         state.save(last, history)
         write_history(folder, history)
         if _is_stale(history, config.patience):
             log.info("no better validation loss in %d epochs: stopped", config.patience)
             break
     return folder / "best.safetensors"
+
+
+def _step(model: QDGNN, config: TrainConfig, samples: Sequence[Sample]) -> Step:
+    if not config.compiled:
+        return eager_step(model, config.loss)
+    return compiled_step(model, config.loss, example_batch(model, samples))
 
 
 def new_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
@@ -97,14 +105,15 @@ def new_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
     return model
 
 
-def validate(model: torch.nn.Module, samples: Sequence[Sample], config: TrainConfig) -> Parts:
+def validate(model: QDGNN, samples: Sequence[Sample], config: TrainConfig) -> Parts:
     """Mean loss parts over samples, each batch weighted by its structures."""
     sizes = [sample.graph.n_edges for sample in samples]
     rows, weights = [], []
     for indices in batch_indices(sizes, config.max_edges):
         batch = join([samples[index] for index in indices])
         output = energy_forces_stress(model, batch.graph)
-        rows.append(potential_loss(output, batch.targets, batch.graph, config.loss)[1])
+        part = potential_loss(output, batch.targets, batch.graph, config.loss)[1]
+        rows.append({name: float(value) for name, value in part.items()})
         weights.append(len(indices))
     return {
         name: float(np.average([row[name] for row in rows], weights=weights)) for name in rows[0]

@@ -38,8 +38,8 @@ def masked_mean(values: Tensor, present: Tensor) -> Tensor:
 
 def potential_loss(
     output: dict[str, Tensor], targets: dict[str, Tensor], graph: AtomGraph, weights: LossWeights
-) -> tuple[Tensor, dict[str, float]]:
-    """Total loss and its unweighted parts (eV/atom, eV/Å, GPa).
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Total loss and its unweighted, detached parts (eV/atom, eV/Å, GPa).
 
     Args:
         output: ``energy`` (n_graphs,), ``forces`` (n_atoms, 3), ``stress`` (n_graphs, 3, 3).
@@ -53,7 +53,7 @@ def potential_loss(
         "stress": _stress(output["stress"], targets["stress"]),
     }
     total = sum(getattr(weights, name) * part for name, part in parts.items())
-    return total, {name: float(part.detach()) for name, part in parts.items()}
+    return total, {name: part.detach() for name, part in parts.items()}
 
 
 def _energy(predicted: Tensor, target: Tensor, n_atoms: Tensor) -> Tensor:

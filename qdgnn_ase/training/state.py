@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -36,8 +37,8 @@ class TrainState:
             self.optimizer, lambda step: _rate(step, warmup, steps)
         )
 
-    def step(self, loss: Tensor) -> None:
-        """One optimiser step.
+    def step(self, loss: Tensor, gradients: Sequence[Tensor]) -> None:
+        """One optimiser step with the gradient of each parameter.
 
         Raises:
             FloatingPointError: If the loss is not finite.
@@ -47,12 +48,19 @@ class TrainState:
                 f"loss must be finite, got {loss.item()}; lower learning_rate or clip, or look for "
                 "wild frames (max_force)"
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
+            parameter.grad = gradient
         nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
         self.schedule.step()
         self.average.update_parameters(self.model)
+
+    def averaged_model(self) -> QDGNN:
+        """The model with the averaged weights."""
+        module = self.average.module
+        if not isinstance(module, QDGNN):
+            raise TypeError(f"averaged module must be a QDGNN, got {type(module).__name__}")
+        return module
 
     def save(self, path: Path, history: History) -> None:
         """Write the state and the curve so far, atomically."""
