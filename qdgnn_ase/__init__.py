@@ -6,7 +6,6 @@ Names are loaded on first use: importing the package loads neither torch nor DGL
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from qdgnn_ase.graph import AtomGraph, collate, from_atoms
     from qdgnn_ase.inference.calculator import QDGNNCalculator
     from qdgnn_ase.inference.domain import ExtrapolationWarning
-    from qdgnn_ase.inference.evaluate import evaluate
+    from qdgnn_ase.inference.evaluate import Split, evaluate
     from qdgnn_ase.inference.simulate import molecular_dynamics, relax
     from qdgnn_ase.nn.derivatives import energy_forces_stress, hessian
     from qdgnn_ase.nn.model import QDGNN, QDGNNConfig
@@ -29,6 +28,7 @@ _HOME = {
     "QDGNN": "nn.model",
     "QDGNNCalculator": "inference.calculator",
     "QDGNNConfig": "nn.model",
+    "Split": "inference.evaluate",
     "TrainConfig": "training.config",
     "collate": "graph",
     "energy_forces_stress": "nn.derivatives",
@@ -50,6 +50,7 @@ __all__ = [
     "ExtrapolationWarning",
     "QDGNNCalculator",
     "QDGNNConfig",
+    "Split",
     "TrainConfig",
     "collate",
     "energy_forces_stress",
@@ -67,7 +68,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return version("qdgnn-ase")
+        return import_module("importlib.metadata").version("qdgnn-ase")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

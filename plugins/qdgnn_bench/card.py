@@ -1,0 +1,132 @@
+"""`qdgnn bench-card`: evaluate a model and write its card and the README's error table."""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qdgnn_ase import QDGNNCalculator, Split, evaluate, load_model
+
+_METRICS = {"energy_mae": "E, eV/atom", "forces_mae": "F, eV/Å", "stress_mae": "S, GPa"}
+_BEGIN, _END = "<!-- errors: made by `qdgnn bench-card` -->", "<!-- end of errors -->"
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--model", required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--max-atoms", default=120, show_default=True)
+@click.option("--dynamics", type=click.Path(exists=True), help="JSON of `qdgnn bench-md`.")
+@click.option("--readme", type=click.Path(exists=True), help="Replace the error table in it.")
+@click.option("--note", multiple=True, help="Line for the card: licences, weak spots.")
+def card(
+    files: tuple[str, ...],
+    model: str,
+    max_atoms: int,
+    dynamics: str | None,
+    readme: str | None,
+    note: tuple[str, ...],
+) -> None:
+    """Errors of MODEL on its own test fold of FILES; writes MODEL.json and MODEL.md beside it."""
+    document = load_model(model)[1]
+    config = document["training"]["train_config"]
+    fold = Split("test", val=config["val"], test=config["test"], seed=config["split_seed"])
+    calculator = QDGNNCalculator(model)
+    errors = {
+        Path(name).name: evaluate(calculator, name, max_atoms=max_atoms, split=fold)
+        for name in files
+    }
+    result = {
+        "model": document,
+        "errors": errors,
+        "max_atoms": max_atoms,
+        "dynamics": json.loads(Path(dynamics).read_text())["rows"] if dynamics else [],
+        "notes": list(note),
+        "date": date.today().isoformat(),
+        "machine": platform.processor() or platform.machine(),
+    }
+    target = Path(model)
+    target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    target.with_suffix(".md").write_text(_markdown(target.stem, result))
+    if readme:
+        _replace(Path(readme), error_table(errors))
+    click.echo(error_table(errors))
+
+
+def error_table(errors: dict[str, Any]) -> str:
+    """Markdown table: one row per file, mean absolute errors with 95 % intervals."""
+    lines = [
+        "| file | frames | formulas | " + " | ".join(_METRICS.values()) + " |",
+        "|---|---|---|" + "---|" * len(_METRICS),
+    ]
+    for name, row in errors.items():
+        cells = [f"{row[m]:.3f} ({_interval(row, m)})" for m in _METRICS]
+        lines.append(f"| {name} | {row['frames']} | {row['formulas']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _interval(row: dict[str, Any], metric: str) -> str:
+    return "-".join(f"{bound:.3f}" for bound in row[f"{metric}_interval"])
+
+
+def _markdown(name: str, result: dict[str, Any]) -> str:
+    training = result["model"]["training"]
+    config = training["train_config"]
+    files = [
+        f"| {row['name']} | {row['train']} | {row['val']} | {row['test']} | "
+        f"{row['too_large'] + row['too_wild']} | {row['sha256'][:12]} |"
+        for row in training["files"]
+    ]
+    dynamics = [f"- {_dynamics(row)}" for row in result["dynamics"]]
+    return "\n".join(
+        [
+            f"# Model card: {name}",
+            "",
+            f"Made on {result['date']} ({result['machine']}), {_versions(result['model'])}.",
+            "",
+            "## Training data",
+            "| file | train | validation | test | left out | sha256 |",
+            "|---|---|---|---|---|---|",
+            *files,
+            "",
+            "Split by reduced formula: no composition of the test fold was seen in training.",
+            f"Seed {config['seed']}, split seed {config['split_seed']}, {config['epochs']} epochs.",
+            *[f"- {line}" for line in result["notes"]],
+            "",
+            "## Errors on the test fold (mean absolute, 95 % intervals over formulas)",
+            error_table(result["errors"]),
+            "",
+            "## Dynamics",
+            *(dynamics or ["Not measured for these weights."]),
+            "",
+            "## Configuration",
+            "```json",
+            json.dumps(config, indent=1),
+            "```",
+            "",
+        ]
+    )
+
+
+def _dynamics(row: dict[str, Any]) -> str:
+    head = f"{row['system']}, {row['ensemble']}, {row['time_ps']:g} ps, {row['temperature']:.0f} K"
+    if "drift_mev_atom_ps" in row:
+        return f"{head}: drift {row['drift_mev_atom_ps']:+.4f} meV/atom/ps"
+    return f"{head}: {'survived' if row['survived'] else 'FAILED: ' + row['failure']}"
+
+
+def _versions(document: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+
+
+def _replace(readme: Path, table: str) -> None:
+    text = readme.read_text()
+    if _BEGIN not in text or _END not in text:
+        raise click.UsageError(f"{readme} must hold the lines {_BEGIN!r} and {_END!r}")
+    before, rest = text.split(_BEGIN)
+    after = rest.split(_END)[1]
+    readme.write_text(f"{before}{_BEGIN}\n{table}\n{_END}{after}")
