@@ -10,6 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qdgnn_ase.data.io import read_structures
+    from qdgnn_ase.data.label import Labelled, label
+    from qdgnn_ase.data.perturb import (
+        is_plausible,
+        rattle,
+        scale_volume,
+        size_ratio,
+        strain,
+        substitute,
+        swap,
+        vacancy,
+    )
+    from qdgnn_ase.data.splits import fold_of, reduced_formula
     from qdgnn_ase.graph import AtomGraph, collate, from_atoms
     from qdgnn_ase.inference.calculator import QDGNNCalculator
     from qdgnn_ase.inference.domain import ExtrapolationWarning
@@ -25,6 +37,7 @@ _HOME = {
     "AtomGraph": "graph",
     "CheckpointError": "training.checkpoint",
     "ExtrapolationWarning": "inference.domain",
+    "Labelled": "data.label",
     "QDGNN": "nn.model",
     "QDGNNCalculator": "inference.calculator",
     "QDGNNConfig": "nn.model",
@@ -34,13 +47,24 @@ _HOME = {
     "energy_forces_stress": "nn.derivatives",
     "evaluate": "inference.evaluate",
     "fit": "training.fit",
+    "fold_of": "data.splits",
     "from_atoms": "graph",
     "hessian": "nn.derivatives",
+    "is_plausible": "data.perturb",
+    "label": "data.label",
     "load_model": "training.checkpoint",
     "molecular_dynamics": "inference.simulate",
+    "rattle": "data.perturb",
     "read_structures": "data.io",
+    "reduced_formula": "data.splits",
     "relax": "inference.simulate",
     "save_model": "training.checkpoint",
+    "scale_volume": "data.perturb",
+    "size_ratio": "data.perturb",
+    "strain": "data.perturb",
+    "substitute": "data.perturb",
+    "swap": "data.perturb",
+    "vacancy": "data.perturb",
 }
 
 __all__ = [
@@ -48,6 +72,7 @@ __all__ = [
     "AtomGraph",
     "CheckpointError",
     "ExtrapolationWarning",
+    "Labelled",
     "QDGNNCalculator",
     "QDGNNConfig",
     "Split",
@@ -56,13 +81,24 @@ __all__ = [
     "energy_forces_stress",
     "evaluate",
     "fit",
+    "fold_of",
     "from_atoms",
     "hessian",
+    "is_plausible",
+    "label",
     "load_model",
     "molecular_dynamics",
+    "rattle",
     "read_structures",
+    "reduced_formula",
     "relax",
     "save_model",
+    "scale_volume",
+    "size_ratio",
+    "strain",
+    "substitute",
+    "swap",
+    "vacancy",
 ]
 
 

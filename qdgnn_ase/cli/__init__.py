@@ -28,8 +28,13 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="qdgnn-ase")
-def group() -> None:
+@click.option("--threads", default=1, show_default=True, help="CPU threads of one computation.")
+def group(threads: int) -> None:
     """Quantum-informed graph neural network for energy materials."""
+    # threads that wait spin: on a busy machine or a small cell two are slower than one
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 
 import click
-import torch
 
 from qdgnn_ase.cli.common import console, progress_bar
 from qdgnn_ase.nn.speed import tune_process
@@ -18,8 +17,7 @@ from qdgnn_ase.training.fit import fit
 @click.command()
 @click.argument("config", type=click.Path(exists=True, dir_okay=False))
 @click.option("--output", "-o", type=Path, required=True, help="Folder of the run.")
-@click.option("--threads", type=int, help="CPU threads; all by default.")
-def train(config: str, output: Path, threads: int | None) -> None:
+def train(config: str, output: Path) -> None:
     """Train a potential from a JSON config, or go on with the run in the output folder.
 
     The config's only required key is "files", a list of labelled structure files.
@@ -30,8 +28,6 @@ def train(config: str, output: Path, threads: int | None) -> None:
     except (TypeError, ValueError) as error:
         raise click.UsageError(f"{config} must be a JSON object of TrainConfig: {error}") from error
     tune_process()
-    if threads is not None:
-        torch.set_num_threads(threads)
     with progress_bar() as bar:
         task = bar.add_task("training", total=parsed.epochs, note="")
 

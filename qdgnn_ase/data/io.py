@@ -15,7 +15,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 from pymatgen.core import Composition, DummySpecies, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
-from pymatgen.io.cif import CifParser
+from pymatgen.io.cif import CifParser, str2float
 
 Array = NDArray[np.float64]
 
@@ -60,11 +60,20 @@ def _read_cif(path: Path) -> list[Atoms]:
         blocks = parser.as_dict().values()
     except Exception as error:  # pymatgen's parser raises anything on a broken file
         raise ValueError(f"{path} must be a valid CIF, got: {error}") from error
+    for block in blocks:
+        _check_angles(block, path)
     formulas = [b["_chemical_formula_sum"] for b in blocks if "_chemical_formula_sum" in b]
     for structure in structures:
         _check_ordered(structure, path)
         _check_complete(structure, formulas, path)
     return [AseAtomsAdaptor.get_atoms(structure, msonable=False) for structure in structures]
+
+
+def _check_angles(block: dict[str, Any], path: Path) -> None:
+    """Refuse what pymatgen folds back into a cell: angles beyond 180 degrees."""
+    for name in ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"):
+        if name in block and not 0 < str2float(block[name]) < 180:
+            raise ValueError(f"{path} must have cell angles between 0 and 180°, got {block[name]}")
 
 
 def _check_ordered(structure: Structure, path: Path) -> None:

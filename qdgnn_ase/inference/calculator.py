@@ -6,7 +6,8 @@ Units are ASE's: eV, eV/Å, eV/Å^3, tension positive, Voigt order xx yy zz yz x
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -104,11 +105,12 @@ class QDGNNCalculator(Calculator):  # type: ignore[misc]  # ASE is untyped
             Per structure: energy, free_energy (float, eV), energies (n_atoms,), forces
             (n_atoms, 3) and, where there is a volume, stress (6,).
         """
-        graphs = [self._graph(atoms) for atoms in structures]
         results: list[dict[str, Any]] = []
-        for batch in batch_indices([graph.n_edges for graph in graphs], max_edges):
-            joined = collate([graphs[index] for index in batch])
-            results += self._results(joined)
+        with _gradients():
+            graphs = [self._graph(atoms) for atoms in structures]
+            for batch in batch_indices([graph.n_edges for graph in graphs], max_edges):
+                joined = collate([graphs[index] for index in batch])
+                results += self._results(joined)
         return results
 
     def get_descriptors(self, atoms: Atoms) -> Array:
@@ -118,7 +120,8 @@ class QDGNNCalculator(Calculator):  # type: ignore[misc]  # ASE is untyped
 
     def get_hessian(self, atoms: Atoms) -> Array:
         """Second derivatives of the energy in eV/Å^2, (3 * n_atoms, 3 * n_atoms)."""
-        return _numpy(hessian(self.model, self._graph(atoms)))
+        with _gradients():
+            return _numpy(hessian(self.model, self._graph(atoms)))
 
     def _graph(self, atoms: Atoms) -> AtomGraph:
         try:
@@ -159,6 +162,13 @@ def _result(
     if bool(torch.isfinite(stress).all()):
         result["stress"] = full_3x3_to_voigt_6_stress(_numpy(stress))
     return result
+
+
+@contextmanager
+def _gradients() -> Iterator[None]:
+    """Forces are derivatives, also inside the caller's ``no_grad`` or ``inference_mode``."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def _numpy(tensor: torch.Tensor) -> Array:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from ase import Atoms, units
@@ -40,18 +41,27 @@ def relax(
         cell: Relax the cell too; needs a volume.
         pressure_gpa: Target pressure in GPa, compression positive.
         trajectory: ASE trajectory file of every step.
-        progress: Called with step and largest force.
+        progress: Called with step and largest force on an atom.
 
     Returns:
         True if ``fmax`` was reached.
+
+    Raises:
+        ValueError: If the cell shall relax and there is none.
     """
+    if cell and atoms.cell.rank < 3:
+        raise ValueError(
+            f"a cell to relax must have three lattice vectors, got {atoms.cell.rank}; "
+            "pass cell=False"
+        )
     target = FrechetCellFilter(atoms, scalar_pressure=pressure_gpa * units.GPa) if cell else atoms
     optimizer = FIRE(target, logfile=None, trajectory=None)
-    if trajectory is not None:
-        optimizer.attach(Trajectory(str(trajectory), "w", atoms))
     if progress is not None:
-        optimizer.attach(lambda: progress(optimizer.nsteps, _largest(target)))
-    return bool(optimizer.run(fmax=fmax, steps=steps))
+        optimizer.attach(lambda: progress(optimizer.nsteps, _largest(atoms)))
+    with nullcontext() if trajectory is None else Trajectory(str(trajectory), "w", atoms) as file:
+        if file is not None:
+            optimizer.attach(file)
+        return bool(optimizer.run(fmax=fmax, steps=steps))
 
 
 def molecular_dynamics(
@@ -92,13 +102,15 @@ def molecular_dynamics(
         "temperature": temperature,
         "steps": steps,
         "timestep_fs": timestep_fs,
+        "interval": interval,
     }.items():
         if not value > 0:
             raise ValueError(f"{name} must be larger than 0, got {value}")
     rng = np.random.default_rng(seed)
     if not atoms.get_momenta().any():
         thermalize_momenta(atoms, temperature, rng=rng)
-        Stationary(atoms)
+        if len(atoms) > 1:  # a lone atom without total momentum would stand still
+            Stationary(atoms)
     dynamics = _dynamics(atoms, ensemble, temperature, timestep_fs, pressure_gpa, rng)
     rows: list[dict[str, float]] = []
 
@@ -152,5 +164,5 @@ def _observation(atoms: Atoms, step: int, timestep_fs: float) -> dict[str, float
     }
 
 
-def _largest(target: Any) -> float:
-    return float(np.linalg.norm(target.get_forces(), axis=1).max())
+def _largest(atoms: Atoms) -> float:
+    return float(np.linalg.norm(atoms.get_forces(), axis=1).max())

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import linear, silu
 
 from qdgnn_ase.nn.segment import Edges
 
@@ -115,8 +115,12 @@ class Interaction(nn.Module):
             + to_destination.index_select(0, edges.destination)
             + from_source.index_select(0, edges.source)
         )
-        parts: tuple[Tensor, ...] = self.pair_out(pair).split(self.widths, dim=1)
-        return parts
+        # one product per part: the backward of a split would copy the wide tensor once more
+        weights, biases = (
+            self.pair_out.weight.split(self.widths),
+            self.pair_out.bias.split(self.widths),
+        )
+        return tuple(linear(pair, w, b) for w, b in zip(weights, biases, strict=True))
 
     def _vectors(
         self,

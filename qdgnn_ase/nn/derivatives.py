@@ -47,7 +47,9 @@ def energy_forces_stress(
     forces = segment_sum(gradient, destination, n) - segment_sum(gradient, source, n)
     virial = segment_sum(vector[:, :, None] * gradient[:, None, :], destination, n)
     strain = segment_sum(virial, graph.batch, graph.n_graphs)
-    stress = 0.5 * (strain + strain.mT) / graph.volumes()[:, None, None]
+    volume = graph.volumes()[:, None, None]
+    stress = 0.5 * (strain + strain.mT) / volume.nan_to_num(1.0)
+    stress = stress.masked_fill(volume.isnan(), torch.nan)  # NaN / volume has NaN gradients too
     return {**output, "forces": forces, "stress": stress}
 
 

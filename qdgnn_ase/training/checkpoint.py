@@ -65,7 +65,8 @@ def load_model(
     """
     tensors, document = load_tensors(find_model(path))
     try:
-        model = QDGNN(QDGNNConfig(**document["config"]), neighbors=document["neighbors"])
+        with torch.random.fork_rng(devices=[]):  # initial weights draw from the caller's numbers
+            model = QDGNN(QDGNNConfig(**document["config"]), neighbors=document["neighbors"])
         model.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise CheckpointError(

@@ -64,11 +64,12 @@ class TrainConfig:
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
         """Inverse of ``dataclasses.asdict``; unknown keys raise TypeError."""
         values = dict(values)
-        values["files"] = tuple(values.get("files", ()))
+        files = values.get("files", ())
+        values["files"] = (files,) if isinstance(files, str) else tuple(files)
         values["model"] = QDGNNConfig(**values.get("model", {}))
         values["loss"] = LossWeights(**values.get("loss", {}))
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dict for JSON; :meth:`from_dict` is the inverse."""
-        return asdict(self) | {"files": list(self.files)}
+        return asdict(self) | {"files": [str(name) for name in self.files]}

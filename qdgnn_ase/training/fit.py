@@ -45,8 +45,9 @@ def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = Non
         FloatingPointError: If the loss is no longer finite; the last good state is kept.
     """
     folder = Path(folder)
-    _claim(folder, config)
+    _check_claim(folder, config)
     folds, provenance = load_folds(config)
+    write_atomic(folder / "config.json", json.dumps(config.to_dict(), indent=2).encode())
     train, val = folds["train"], folds["val"]
     batches_per_epoch = len(_batches(train, config, epoch=0))
     state = TrainState(
@@ -55,7 +56,12 @@ def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = Non
     step = _step(state.model, config, train)
     last = folder / "last.safetensors"
     history: History = state.restore(last) if last.is_file() else []
+    if history:
+        write_history(folder, history)  # the run may have died before it did
     for epoch in range(len(history), config.epochs):
+        if _is_stale(history, config.patience):
+            log.info("no better validation loss in %d epochs: stopped", config.patience)
+            break
         started = perf_counter()
         parts: list[Parts] = []
         batches = _batches(train, config, epoch)
@@ -67,15 +73,14 @@ def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = Non
                 progress(epoch, len(parts) / len(batches), parts[-1])
         scores = validate(state.averaged_model(), val, config)
         history.append(_row(epoch, parts, scores, config.loss, perf_counter() - started))
+        if not np.isfinite(history[-1]["val_loss"]):
+            raise FloatingPointError(f"validation loss must be finite, got {scores}")
         if history[-1]["val_loss"] <= min(row["val_loss"] for row in history):
             save_model(
                 folder / "best.safetensors", state.averaged_model(), provenance | history[-1]
             )
         state.save(last, history)
         write_history(folder, history)
-        if _is_stale(history, config.patience):
-            log.info("no better validation loss in %d epochs: stopped", config.patience)
-            break
     return folder / "best.safetensors"
 
 
@@ -86,7 +91,11 @@ def _step(model: QDGNN, config: TrainConfig, samples: Sequence[Sample]) -> Step:
 
 
 def new_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
-    """Untrained model with references, scale, shortest distances and counts of the samples."""
+    """Untrained model with references, scale, shortest distances and counts of the samples.
+
+    Raises:
+        ValueError: If no sample has an energy.
+    """
     graphs = [sample.graph for sample in samples]
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -96,6 +105,8 @@ def new_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
     composition = composition_matrix([graph.numbers.numpy() for graph in graphs])
     energies = np.array([sample.targets["energy"].item() for sample in samples])
     known = np.isfinite(energies)
+    if not known.any():
+        raise ValueError("the train fold must hold at least one energy, got none: no references")
     references = fit_element_energies(composition[known], energies[known])
     residual = (energies - composition @ references)[known] / composition[known].sum(axis=1)
     model.element_energies.copy_(torch.as_tensor(references))
@@ -138,16 +149,19 @@ def _row(
 
 def _is_stale(history: History, patience: int) -> bool:
     losses = [row["val_loss"] for row in history]
-    return len(losses) - 1 - int(np.argmin(losses)) >= patience
+    return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
 
-def _claim(folder: Path, config: TrainConfig) -> None:
-    """Write the config, or check that the folder's run has the same one."""
+def _check_claim(folder: Path, config: TrainConfig) -> None:
+    """Refuse the folder of another run; keys that the config gained since have their defaults."""
     path = folder / "config.json"
-    text = json.dumps(config.to_dict(), indent=2)
     if not path.is_file():
-        write_atomic(path, text.encode())
-    elif json.loads(path.read_text()) != json.loads(text):
+        return
+    try:
+        same = TrainConfig.from_dict(json.loads(path.read_text())).to_dict() == config.to_dict()
+    except TypeError:  # keys of a newer version
+        same = False
+    if not same:
         raise ValueError(
             f"{folder} must hold a run of this config, got another one in {path.name}; "
             "choose another folder, or delete this one"

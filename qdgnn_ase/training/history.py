@@ -16,7 +16,8 @@ _PANELS = {"energy": "E MAE (eV/atom)", "forces": "F error, norm (eV/Å)", "stre
 def write_history(folder: Path, history: History) -> None:
     """Write ``history.csv`` and ``history.png`` into ``folder``."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(history[0]))
+    names = sorted(history[0], key=lambda name: (name != "epoch", name))  # also after a restart
+    writer = csv.DictWriter(text, fieldnames=names)
     writer.writeheader()
     writer.writerows(history)
     write_atomic(folder / "history.csv", text.getvalue().encode())
@@ -29,9 +30,11 @@ def _plot(history: History) -> bytes:
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     epochs = [row["epoch"] for row in history]
     for axes, (name, label) in zip(figure.subplots(1, 3), _PANELS.items(), strict=True):
-        for fold in ("train", "val"):
-            axes.plot(epochs, [row[f"{fold}_{name}"] for row in history], label=fold)
-        axes.set(xlabel="epoch", ylabel=label, yscale="log")
+        curves = {fold: [row[f"{fold}_{name}"] for row in history] for fold in ("train", "val")}
+        for fold, values in curves.items():
+            axes.plot(epochs, values, label=fold)
+        positive = any(value > 0 for values in curves.values() for value in values)  # has labels
+        axes.set(xlabel="epoch", ylabel=label, yscale="log" if positive else "linear")
         axes.legend()
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)

@@ -41,16 +41,16 @@ class TrainState:
         """One optimiser step with the gradient of each parameter.
 
         Raises:
-            FloatingPointError: If the loss is not finite.
+            FloatingPointError: If the loss or its gradient is not finite; the weights are kept.
         """
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"loss must be finite, got {loss.item()}; lower learning_rate or clip, or look for "
-                "wild frames (max_force)"
-            )
         for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
             parameter.grad = gradient
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            raise FloatingPointError(
+                f"loss and gradient must be finite, got {loss.item()} and {norm.item()}; lower "
+                "learning_rate or clip, or look for wild frames (max_force)"
+            )
         self.optimizer.step()
         self.schedule.step()
         self.average.update_parameters(self.model)

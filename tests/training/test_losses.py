@@ -166,7 +166,6 @@ def test_masked_mean() -> None:
     assert masked_mean(values, torch.zeros(3, dtype=torch.bool)).item() == 0.0
 
 
-@pytest.mark.xfail(reason="the division by a missing volume makes NaN of the zero gradient")
 @pytest.mark.parametrize("names", ["molecule", "molecule and crystal"])
 def test_molecules_give_finite_gradients_of_the_weights(names: str) -> None:
     """The stress of a molecule is NaN; none of that may reach the weights."""

@@ -1,0 +1,7 @@
+"""Published potentials (M3GNet of matgl, CHGNet) as teachers for a faster student."""
+
+from __future__ import annotations
+
+from qdgnn_matgl.teacher import Teacher, load_chgnet, load_m3gnet
+
+__all__ = ["Teacher", "load_chgnet", "load_m3gnet"]

@@ -1,0 +1,131 @@
+"""A teacher out of several calculators: energy of the first, mean forces and stress of all.
+
+CHGNet's energies carry the Materials Project's corrections, those of M3GNet-MP-2021 do not; their
+forces err in different directions, so that the mean is better than either where both agree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+class Teacher(Calculator):
+    """Energy of one calculator, mean forces and stress of it and others.
+
+    Args:
+        energy_calculator: Calculator with energy, forces and stress in ASE's units.
+        other_calculators: More of them; their energies are not used.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
+
+    def __init__(
+        self, energy_calculator: Calculator, other_calculators: Sequence[Calculator] = ()
+    ) -> None:
+        super().__init__()
+        self.calculators = (energy_calculator, *other_calculators)
+        self.disagreement: dict[str, float] = {}
+        """Of the last structure: mean distance from the mean force (force_disagreement, eV/Å) and
+        from the mean stress component (stress_disagreement, eV/Å^3)."""
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Run all calculators and keep their mean and their spread."""
+        super().calculate(atoms, list(properties), list(system_changes))
+        energies, forces, stresses = [], [], []
+        for calculator in self.calculators:
+            copy = self.atoms.copy()
+            copy.calc = calculator
+            energies.append(float(copy.get_potential_energy()))
+            forces.append(np.array(copy.get_forces(), dtype=np.float64))
+            if copy.cell.rank == 3:
+                stresses.append(_stress(copy))
+        self.results = {
+            "energy": energies[0],
+            "free_energy": energies[0],
+            "forces": np.mean(forces, axis=0),
+        }
+        self.disagreement = {"force_disagreement": _spread(np.stack(forces))}
+        if stresses:
+            self.results["stress"] = np.mean(stresses, axis=0)
+            self.disagreement["stress_disagreement"] = _spread(np.stack(stresses)[..., None])
+
+
+def disagreement(_: Atoms, calculator: Calculator) -> dict[str, Any]:
+    """Entries for ``atoms.info``: the ``annotate`` argument of `qdgnn_ase.label`."""
+    return dict(calculator.disagreement)
+
+
+def _stress(atoms: Atoms) -> Array:
+    """Voigt stress; matgl gives a 3 x 3 matrix where ASE wants six numbers."""
+    stress = np.asarray(atoms.calc.get_property("stress", atoms), dtype=np.float64)
+    return stress if stress.shape == (6,) else full_3x3_to_voigt_6_stress(stress)
+
+
+def _spread(values: Array) -> float:
+    """Mean norm of the differences from the mean over calculators (axis 0)."""
+    return float(np.linalg.norm(values - values.mean(axis=0), axis=-1).mean())
+
+
+def load_m3gnet(folder: str | Path) -> Calculator:
+    """M3GNet potential from a model folder of matgl (DGL backend), stress in eV/Å^3.
+
+    matgl unpickles the files, which executes code in them: load folders of a trusted source only.
+
+    Raises:
+        FileNotFoundError: If the folder is no model folder.
+        ImportError: If matgl is not installed, or was imported with another backend.
+    """
+    missing = [n for n in ("model.json", "model.pt", "state.pt") if not Path(folder, n).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} must be a model folder of matgl, {', '.join(missing)} are missing; get it "
+            "from pretrained_models/ of the matgl repository"
+        )
+    os.environ.setdefault("DGLBACKEND", "pytorch")
+    os.environ.setdefault("MATGL_BACKEND", "DGL")
+    matgl = _require("matgl", "matgl")
+    if matgl.config.BACKEND != "DGL":
+        raise ImportError(
+            f"matgl's backend must be DGL, got {matgl.config.BACKEND}; set MATGL_BACKEND=DGL"
+        )
+    potential = matgl.load_model(str(folder))
+    potential.requires_grad_(False)
+    return import_module("matgl.ext.ase").PESCalculator(potential, stress_unit="eV/A3")
+
+
+def load_chgnet() -> Calculator:
+    """CHGNet 0.3.0, whose weights come with the package chgnet.
+
+    Raises:
+        ImportError: If chgnet is not installed.
+    """
+    model = _require("chgnet.model", "matgl").CHGNet.load(verbose=False, use_device="cpu")
+    model.requires_grad_(False)
+    calculator = import_module("chgnet.model").CHGNetCalculator
+    return calculator(model, use_device="cpu", on_isolated_atoms="ignore")
+
+
+def _require(module: str, extra: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{module} must be installed, got: {error}; pip install 'qdgnn-ase[{extra}]'"
+        ) from error
