@@ -226,8 +226,8 @@ def _frames(edit: Edit) -> list[Atoms]:
     return frames
 
 
-def _config(folder: Path, edit: Edit = _keep) -> TrainConfig:
-    """Run of two epochs on the frames, which are written into ``folder``."""
+def _config(folder: Path, edit: Edit = _keep, epochs: int = 2) -> TrainConfig:
+    """Run on the frames, which are written into ``folder``."""
     folder.mkdir(exist_ok=True)
     path = folder / "frames.extxyz"
     ase.io.write(path, _frames(edit))
@@ -235,11 +235,11 @@ def _config(folder: Path, edit: Edit = _keep) -> TrainConfig:
         cutoff=4.0, hidden=16, n_layers=2, n_vectors=4, n_radial=4, n_pair=4, n_heads=2
     )
     limits: dict[str, Any] = {"val": 0.2, "test": 0.1, "max_edges": 1_000}
-    return TrainConfig(files=(str(path),), model=model, epochs=2, **limits)
+    return TrainConfig(files=(str(path),), model=model, epochs=epochs, **limits)
 
 
 def _train(folder: Path, edit: Edit) -> Path:
-    return fit(_config(folder, edit), folder / "run").parent
+    return fit(_config(folder, edit, epochs=1), folder / "run").parent
 
 
 def _curve(run: Path) -> NDArray[np.float64]:

@@ -162,5 +162,5 @@ def _judge_warnings(
 
 def _judge_answer(number: float) -> tuple[Outcome, str]:
     if not np.isfinite(number):
-        return "loud", f"answers {number} eV"
-    return "silent", f"answers {number:.4g} eV"
+        return "loud", f"answers {number}"
+    return "silent", f"answers {number:.4g}"

@@ -7,13 +7,14 @@ from pathlib import Path
 import ase.io
 import click
 from ase import Atoms
+from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qdgnn_ase.data.io import read_structures
 from qdgnn_ase.inference.calculator import QDGNNCalculator
 
-console = Console()
+console = Console(markup=False)  # names of files may hold brackets
 
 model_option = click.option(
     "--model", default="default", show_default=True, help="Embedded model or checkpoint file."
@@ -29,6 +30,22 @@ def load(structure: str, model: str, dtype: str) -> Atoms:
     atoms = read_structures(structure, "-1")[0]
     atoms.calc = QDGNNCalculator(model, dtype=dtype)
     return atoms
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file that ASE could not write, before hours are spent on what goes into it."""
+    try:
+        good = get_ioformat(filetype(str(path), read=False)).can_write
+    except UnknownFileTypeError:
+        good = False
+    if not good:
+        raise click.UsageError(f"{path} must have a suffix that ASE writes, such as .extxyz")
+
+
+def beside(structure: str, what: str) -> Path:
+    """LiFePO4.cif -> LiFePO4_relaxed.extxyz in the same folder."""
+    path = Path(structure)
+    return path.with_name(f"{Path(path.name.removesuffix('.gz')).stem}_{what}.extxyz")
 
 
 def write(path: Path, atoms: Atoms) -> None:

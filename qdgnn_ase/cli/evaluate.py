@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from datetime import date
 from pathlib import Path
@@ -49,10 +50,12 @@ def evaluate(
     calculator = QDGNNCalculator(model, dtype=dtype)
     split = _split(model, fold) if fold else None
     report: dict[str, Any] = {}
+    short = [Path(name).name for name in files]
+    labels = short if len(set(short)) == len(files) else files
     with progress_bar() as bar:
-        for name in files:
-            task = bar.add_task(Path(name).name, total=1.0, note="")
-            report[Path(name).name] = evaluate_file(
+        for name, label in zip(files, labels, strict=True):
+            task = bar.add_task(label, total=1.0, note="")
+            report[label] = evaluate_file(
                 calculator,
                 name,
                 max_atoms=max_atoms,
@@ -72,10 +75,18 @@ def evaluate(
             "date": date.today().isoformat(),
             "machine": platform.processor() or platform.machine(),
             "units": METRICS,
-            "files": report,
+            "files": {name: _without_nan(row) for name, row in report.items()},
         }
-        write_atomic(output, json.dumps(document, indent=2).encode())
+        write_atomic(output, json.dumps(document, indent=2, allow_nan=False).encode())
         console.print(f"wrote {output}")
+
+
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: a metric without labels becomes null."""
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in row.items()
+    }
 
 
 def _split(model: str, fold: Any) -> Split:

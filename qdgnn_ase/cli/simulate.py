@@ -9,6 +9,8 @@ import click
 from ase import Atoms
 
 from qdgnn_ase.cli.common import (
+    beside,
+    check_output,
     console,
     describe,
     dtype_option,
@@ -44,7 +46,9 @@ def relax(
     pressure_gpa: float,
     trajectory: Path | None,
 ) -> None:
-    """Relax the last structure of a file, cell included where there is one."""
+    """Relax the last structure of a file, cell included where it is periodic in all directions."""
+    output = output or beside(structure, "relaxed")
+    check_output(output)
     atoms = load(structure, model, dtype)
     console.print(describe(atoms))
     with console.status("relaxing") as status:
@@ -52,13 +56,12 @@ def relax(
             atoms,
             fmax=fmax,
             steps=steps,
-            cell=not fixed_cell and atoms.cell.rank == 3,
+            cell=not fixed_cell and bool(atoms.pbc.all()),
             pressure_gpa=pressure_gpa,
             trajectory=trajectory,
             progress=lambda step, force: status.update(f"step {step}: {force:.4f} eV/Å"),
         )
     console.print(describe(atoms))
-    output = output or _beside(structure, "relaxed")
     write(output, atoms)
     console.print(f"{'converged' if converged else 'NOT converged'}; wrote {output}")
     if not converged:
@@ -95,12 +98,17 @@ def md(
     seed: int,
 ) -> None:
     """Molecular dynamics of the last structure of a file."""
+    output = output or beside(structure, "md")
+    if output.suffix not in (".xyz", ".extxyz"):
+        raise click.UsageError(f"{output} must end in .extxyz or .xyz, the format that is written")
+    if min(supercell) < 1:
+        raise click.UsageError(f"--supercell must be three numbers from 1 up, got {supercell}")
     start = load(structure, model, dtype)
     atoms = start.repeat(supercell)
     atoms.calc = start.calc
     run_md(
         atoms,
-        output or _beside(structure, "md"),
+        output,
         temperature=temperature,
         steps=round(1e3 * time_ps / timestep_fs),
         timestep_fs=timestep_fs,
@@ -128,8 +136,3 @@ def run_md(atoms: Atoms, output: Path, *, steps: int, **options: object) -> list
     plot_dynamics(rows, len(atoms), picture)
     console.print(f"wrote {output} and {picture}")
     return rows
-
-
-def _beside(structure: str, what: str) -> Path:
-    path = Path(structure)
-    return path.with_name(f"{path.name.split('.')[0]}_{what}.extxyz")

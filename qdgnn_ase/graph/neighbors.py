@@ -1,16 +1,20 @@
 """ASE Atoms -> AtomGraph: checks once, wraps, and lists every image within the cutoff.
 
 The neighbour search is ``pymatgen.optimization.neighbors.find_points_in_spheres`` (linear in the
-number of atoms); its edges are tested against ASE's neighbour list.
+number of atoms); its edges are tested against ASE's neighbour list. Its memory grows with the space
+between the atoms, so structures that are mostly empty go through a k-d tree instead.
 """
 
 from __future__ import annotations
+
+from itertools import product
 
 import numpy as np
 import torch
 from ase import Atoms
 from numpy.typing import NDArray
 from pymatgen.optimization.neighbors import find_points_in_spheres
+from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
 from qdgnn_ase.graph.atom_graph import AtomGraph
 
@@ -27,6 +31,10 @@ _MAX_ROUNDING = 1e-3
 """Å. A structure so large that its dtype resolves positions no better is an error."""
 
 Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Pairs = tuple[Integers, Integers, Array, Array]
+"""Destination, source, image (n_pairs, 3) and distance in Å, sorted by destination; each atom is a
+pair with itself."""
 
 
 def from_atoms(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32) -> AtomGraph:
@@ -49,15 +57,7 @@ def from_atoms(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32) 
     _check(atoms)
     lattice = _lattice(atoms)
     positions = _wrap(np.asarray(atoms.positions, dtype=np.float64), lattice, atoms.pbc)
-    points = _close_gaps(positions, lattice, atoms.pbc, cutoff)
-    destination, source, shift, distance = find_points_in_spheres(
-        points,
-        points,
-        r=float(cutoff),
-        pbc=np.ascontiguousarray(atoms.pbc, dtype=np.int64),
-        lattice=lattice,
-        tol=1e-8,
-    )
+    destination, source, shift, distance = _pairs(positions, lattice, atoms.pbc, float(cutoff))
     other = ((destination != source) | (shift != 0).any(axis=1)) & (distance < cutoff)
     _check_distances(distance[other], destination[other], source[other])
     if other.any():
@@ -148,20 +148,29 @@ def _wrap(positions: Array, lattice: Array, pbc: NDArray[np.bool_]) -> Array:
     return np.ascontiguousarray(positions - origin @ lattice)
 
 
-def _close_gaps(positions: Array, lattice: Array, pbc: NDArray[np.bool_], cutoff: float) -> Array:
-    """Positions for the search, gaps along non-periodic axes cut down to two cutoffs.
+def _pairs(positions: Array, lattice: Array, pbc: NDArray[np.bool_], cutoff: float) -> Pairs:
+    """All pairs within ``cutoff``."""
+    grid_cells = np.prod(np.ptp(positions, axis=0) / cutoff + 2.0)
+    if grid_cells > 1_000 + 8 * len(positions):
+        return _sparse_pairs(positions, lattice, pbc, cutoff)
+    periodic = np.ascontiguousarray(pbc, dtype=np.int64)
+    pairs: Pairs = find_points_in_spheres(
+        positions, positions, r=cutoff, pbc=periodic, lattice=lattice, tol=1e-8
+    )
+    return pairs
 
-    The search's memory grows with the bounding box: a fragment that flies off would exhaust it. A
-    gap wider than two cutoffs is crossed by no edge, before or after.
-    """
-    points = positions.copy()
-    for normal in lattice[~pbc]:
-        height = positions @ normal
-        order = np.argsort(height)
-        gaps = np.diff(height[order], prepend=height[order[0]])
-        excess = np.cumsum(np.maximum(gaps - 2.0 * cutoff, 0.0))
-        points[order] -= excess[:, None] * normal
-    return points
+
+def _sparse_pairs(positions: Array, lattice: Array, pbc: NDArray[np.bool_], cutoff: float) -> Pairs:
+    """The same without a grid over the empty space; slower in dense matter."""
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
+    reach = np.where(pbc, np.ceil(cutoff / heights), 0).astype(int)
+    images = np.array(list(product(*(range(-n, n + 1) for n in reach))), dtype=np.float64)
+    points = (positions + (images @ lattice)[:, None]).reshape(-1, 3)
+    centres, tree = cKDTree(positions), cKDTree(points)
+    found = centres.sparse_distance_matrix(tree, cutoff, output_type="ndarray")
+    found = found[np.argsort(found["i"], kind="stable")]
+    image, source = np.divmod(found["j"], len(positions))
+    return found["i"], source, images[image], found["v"]
 
 
 def _check_rounding(positions: Array, vectors: Array, dtype: torch.dtype) -> None:
@@ -175,9 +184,7 @@ def _check_rounding(positions: Array, vectors: Array, dtype: torch.dtype) -> Non
         )
 
 
-def _check_distances(
-    distance: Array, destination: NDArray[np.int64], source: NDArray[np.int64]
-) -> None:
+def _check_distances(distance: Array, destination: Integers, source: Integers) -> None:
     if len(distance) and distance.min() < MIN_DISTANCE:
         worst = int(distance.argmin())
         raise ValueError(

@@ -23,7 +23,7 @@ def plot_dynamics(rows: list[dict[str, float]], n_atoms: int, path: Path) -> Non
     for name in ("potential", "total"):
         values: list[Any] = [1e3 * (row[name] - reference) / n_atoms for row in rows]
         energy.plot(time, values, label=name)
-    energy.set(ylabel="energy - initial potential (meV/atom)")
+    energy.set(ylabel="energy (meV/atom)", title="relative to the first potential energy")
     energy.legend()
     temperature.plot(time, [row["temperature"] for row in rows], color="tab:red")
     temperature.set(xlabel="time (ps)", ylabel="temperature (K)")

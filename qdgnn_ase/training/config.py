@@ -17,6 +17,8 @@ class TrainConfig:
     """Labelled structures, any format ASE reads."""
     model: QDGNNConfig = field(default_factory=QDGNNConfig)
     """Architecture."""
+    init: str | None = None
+    """Checkpoint to start from, of the same architecture; None starts from random weights."""
     loss: LossWeights = field(default_factory=LossWeights)
     """Weights of energy, forces and stress."""
     epochs: int = 30

@@ -15,18 +15,16 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import torch
 
 from qdgnn_ase.data.dataset import Sample, batch_indices, join
 from qdgnn_ase.nn.derivatives import energy_forces_stress
 from qdgnn_ase.nn.model import QDGNN
-from qdgnn_ase.nn.repulsion import shortest_distances
-from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
-from qdgnn_ase.training.checkpoint import save_model, write_atomic
+from qdgnn_ase.training.checkpoint import load_model, save_model, write_atomic
 from qdgnn_ase.training.config import TrainConfig
 from qdgnn_ase.training.folds import load_folds
 from qdgnn_ase.training.history import History, write_history
 from qdgnn_ase.training.losses import LossWeights, potential_loss
+from qdgnn_ase.training.start import start_model
 from qdgnn_ase.training.state import TrainState
 from qdgnn_ase.training.step import Step, compiled_step, eager_step, example_batch
 
@@ -48,10 +46,12 @@ def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = Non
     _check_claim(folder, config)
     folds, provenance = load_folds(config)
     write_atomic(folder / "config.json", json.dumps(config.to_dict(), indent=2).encode())
+    if config.init:
+        provenance["init"] = load_model(config.init)[1]["training"]
     train, val = folds["train"], folds["val"]
     batches_per_epoch = len(_batches(train, config, epoch=0))
     state = TrainState(
-        new_model(config, train), config, config.epochs * batches_per_epoch * 102 // 100
+        start_model(config, train), config, config.epochs * batches_per_epoch * 102 // 100
     )
     step = _step(state.model, config, train)
     last = folder / "last.safetensors"
@@ -88,32 +88,6 @@ def _step(model: QDGNN, config: TrainConfig, samples: Sequence[Sample]) -> Step:
     if not config.compiled:
         return eager_step(model, config.loss)
     return compiled_step(model, config.loss, example_batch(model, samples))
-
-
-def new_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
-    """Untrained model with references, scale, shortest distances and counts of the samples.
-
-    Raises:
-        ValueError: If no sample has an energy.
-    """
-    graphs = [sample.graph for sample in samples]
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        n_atoms = sum(len(graph.numbers) for graph in graphs)
-        neighbors = sum(graph.n_edges for graph in graphs) / n_atoms
-        model = QDGNN(config.model, neighbors=max(1.0, neighbors))
-    composition = composition_matrix([graph.numbers.numpy() for graph in graphs])
-    energies = np.array([sample.targets["energy"].item() for sample in samples])
-    known = np.isfinite(energies)
-    if not known.any():
-        raise ValueError("the train fold must hold at least one energy, got none: no references")
-    references = fit_element_energies(composition[known], energies[known])
-    residual = (energies - composition @ references)[known] / composition[known].sum(axis=1)
-    model.element_energies.copy_(torch.as_tensor(references))
-    model.energy_scale.fill_(max(float(np.abs(residual).mean()), 1e-3))
-    model.counts.copy_(torch.as_tensor(composition.sum(axis=0)))
-    model.shortest.copy_(shortest_distances(graphs))
-    return model
 
 
 def validate(model: QDGNN, samples: Sequence[Sample], config: TrainConfig) -> Parts:

@@ -47,19 +47,21 @@ def potential_loss(
         graph: The batch.
         weights: Weights of the terms.
     """
+    kind = output["forces"].dtype
+    targets = targets | {name: targets[name].to(kind) for name in ("forces", "stress")}
     parts = {
         "energy": _energy(output["energy"], targets["energy"], graph.n_atoms),
         "forces": _forces(output["forces"], targets["forces"]),
         "stress": _stress(output["stress"], targets["stress"]),
     }
-    total = sum(getattr(weights, name) * part for name, part in parts.items())
+    total = sum(getattr(weights, name) * part.to(kind) for name, part in parts.items())
     return total, {name: part.detach() for name, part in parts.items()}
 
 
 def _energy(predicted: Tensor, target: Tensor, n_atoms: Tensor) -> Tensor:
     present = torch.isfinite(target)
     error = (predicted - torch.where(present, target, predicted.detach())) / n_atoms
-    return masked_mean(error.abs(), present).float()
+    return masked_mean(error.abs(), present)
 
 
 def _forces(predicted: Tensor, target: Tensor) -> Tensor:

@@ -1,0 +1,95 @@
+"""The model that a run starts from: untrained, or the weights of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qdgnn_ase.data.dataset import Sample, batch_indices, join
+from qdgnn_ase.nn.model import QDGNN
+from qdgnn_ase.nn.repulsion import shortest_distances
+from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
+from qdgnn_ase.training.checkpoint import load_model
+from qdgnn_ase.training.config import TrainConfig
+
+Array = NDArray[np.float64]
+
+
+def start_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
+    """Model with references, scale, shortest distances and counts of the samples.
+
+    With ``config.init`` the weights are the checkpoint's, its references are shifted by a fit of
+    what is left of the samples' energies, and its counts and shortest distances are joined with
+    the samples'.
+
+    Raises:
+        ValueError: If no sample has an energy, or the checkpoint's architecture is another one.
+    """
+    return continued_model(config, samples) if config.init else new_model(config, samples)
+
+
+def new_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
+    """Untrained model; the energy scale is the mean energy per atom beyond the references."""
+    graphs = [sample.graph for sample in samples]
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        n_atoms = sum(len(graph.numbers) for graph in graphs)
+        neighbors = sum(graph.n_edges for graph in graphs) / n_atoms
+        model = QDGNN(config.model, neighbors=max(1.0, neighbors))
+    composition, energies = _energies(samples)
+    references = fit_element_energies(composition, energies)
+    residual = (energies - composition @ references) / composition.sum(axis=1)
+    model.element_energies.copy_(torch.as_tensor(references))
+    model.energy_scale.fill_(max(float(np.abs(residual).mean()), 1e-3))
+    model.counts.copy_(_counts(samples))
+    model.shortest.copy_(shortest_distances(graphs))
+    return model
+
+
+def continued_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
+    """The checkpoint ``config.init`` with references that fit the samples."""
+    model = load_model(str(config.init))[0]
+    if model.config != config.model:
+        raise ValueError(
+            f"model must be the architecture of init, {model.config}, got {config.model}"
+        )
+    composition, energies = _energies(samples)
+    left = energies - _predictions(model, samples, config.max_edges)
+    shift = torch.as_tensor(fit_element_energies(composition, left))
+    counts = _counts(samples)
+    model.element_energies += torch.where(counts > 0, shift, torch.zeros_like(shift))
+    model.counts += counts
+    shortest = shortest_distances([sample.graph for sample in samples])
+    model.shortest.copy_(torch.minimum(model.shortest, shortest))
+    return model.train()
+
+
+def _energies(samples: Sequence[Sample]) -> tuple[Array, Array]:
+    """Composition (n, 95) and energies (n,) in eV of the samples that have one."""
+    known = [sample for sample in samples if bool(torch.isfinite(sample.targets["energy"]))]
+    if not known:
+        raise ValueError("the train fold must hold at least one energy, got none: no references")
+    energies = np.array([sample.targets["energy"].item() for sample in known])
+    return composition_matrix([sample.graph.numbers.numpy() for sample in known]), energies
+
+
+def _predictions(model: QDGNN, samples: Sequence[Sample], max_edges: int) -> Array:
+    """Energies in eV of the samples that have a label, (n,)."""
+    known = [sample for sample in samples if bool(torch.isfinite(sample.targets["energy"]))]
+    sizes = [sample.graph.n_edges for sample in known]
+    with torch.no_grad():
+        parts = [
+            model(join([known[index] for index in batch]).graph)["energy"]
+            for batch in batch_indices(sizes, max_edges)
+        ]
+    energies: Array = torch.cat(parts).numpy()
+    return energies
+
+
+def _counts(samples: Sequence[Sample]) -> Tensor:
+    """Atoms of each element, (95,) int64."""
+    return torch.bincount(torch.cat([sample.graph.numbers for sample in samples]), minlength=95)

@@ -1,0 +1,79 @@
+"""Where a run starts from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qdgnn_ase.data.dataset import Sample, make_samples
+from qdgnn_ase.data.io import read_structures
+from qdgnn_ase.nn.model import QDGNNConfig
+from qdgnn_ase.training.checkpoint import save_model
+from qdgnn_ase.training.config import TrainConfig
+from qdgnn_ase.training.start import _predictions, new_model, start_model
+
+FRAMES = Path(__file__).parents[1] / "data_files" / "alloys_emt.extxyz"
+SMALL = QDGNNConfig(hidden=16, n_layers=1, n_vectors=4, n_radial=5, n_pair=8, n_heads=2)
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    return make_samples(read_structures(FRAMES)[:24], SMALL.cutoff)
+
+
+@pytest.fixture
+def config() -> TrainConfig:
+    return TrainConfig(files=(str(FRAMES),), model=SMALL)
+
+
+def shifted(samples: list[Sample], ev_per_atom: float) -> list[Sample]:
+    """The same labels in a method whose energies lie elsewhere."""
+    return [
+        Sample(
+            s.graph,
+            s.targets | {"energy": s.targets["energy"] + ev_per_atom * len(s.graph.numbers)},
+        )
+        for s in samples
+    ]
+
+
+def test_references_follow_the_new_labels(
+    samples: list[Sample], config: TrainConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "first.safetensors"
+    first = new_model(config, samples)
+    save_model(path, first)
+    moved = shifted(samples, 3.0)
+    second = start_model(replace(config, init=str(path)), moved)
+    n_atoms = np.array([len(s.graph.numbers) for s in moved])
+    labels = np.array([float(s.targets["energy"]) for s in moved])
+    error = (_predictions(second, moved, 10_000) - labels) / n_atoms
+    assert np.abs(error).mean() < 0.2  # without the refit it would be 3
+    for old, new in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(old, new)
+
+
+def test_counts_and_shortest_distances_are_joined(
+    samples: list[Sample], config: TrainConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "first.safetensors"
+    first = new_model(config, samples[:12])
+    save_model(path, first)
+    second = start_model(replace(config, init=str(path)), samples[12:])
+    total = sum(len(s.graph.numbers) for s in samples)
+    assert int(second.counts.sum()) == total
+    assert bool((second.shortest <= first.shortest).all())
+
+
+def test_other_architecture_is_refused(
+    samples: list[Sample], config: TrainConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "first.safetensors"
+    save_model(path, new_model(config, samples))
+    other = replace(config, init=str(path), model=replace(SMALL, n_vectors=8))
+    with pytest.raises(ValueError, match="architecture of init"):
+        start_model(other, samples)

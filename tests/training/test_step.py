@@ -1,0 +1,73 @@
+"""The compiled step gives the numbers of the eager one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from qdgnn_ase.data.dataset import Sample, join, make_samples
+from qdgnn_ase.data.io import read_structures
+from qdgnn_ase.nn.model import QDGNNConfig
+from qdgnn_ase.training.config import TrainConfig
+from qdgnn_ase.training.start import new_model
+from qdgnn_ase.training.step import check_sizes, compiled_step, eager_step, example_batch
+
+FRAMES = Path(__file__).parents[1] / "data_files" / "alloys_emt.extxyz"
+SMALL = QDGNNConfig(hidden=16, n_layers=1, n_vectors=4, n_radial=5, n_pair=8, n_heads=2)
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    return make_samples(read_structures(FRAMES)[:24], SMALL.cutoff)
+
+
+@pytest.fixture
+def config() -> TrainConfig:
+    return TrainConfig(files=(str(FRAMES),), model=SMALL)
+
+
+def test_example_batch_has_distinct_sizes(samples: list[Sample], config: TrainConfig) -> None:
+    model = new_model(config, samples)
+    check_sizes(model, example_batch(model, samples))
+
+
+def test_ambiguous_sizes_are_refused(samples: list[Sample], config: TrainConfig) -> None:
+    model = new_model(config, samples)
+    with pytest.raises(ValueError, match="must be distinct"):
+        check_sizes(model, join(samples[:2]))  # a batch of two: edge_index has two rows
+    with pytest.raises(ValueError, match="at least two training samples"):
+        example_batch(model, samples[:2])
+
+
+def test_gradient_is_that_of_the_loss(samples: list[Sample], config: TrainConfig) -> None:
+    model = new_model(config, samples).double()
+    batch = join(samples[:5])
+    batch = Sample(batch.graph.to(dtype=torch.float64), batch.targets)
+    step = eager_step(model, config.loss)
+    gradient = step(batch)[2]
+    weight = next(iter(model.parameters()))
+    index, h = tuple(torch.nonzero(gradient[0].abs() == gradient[0].abs().max())[0]), 1e-5
+    losses = []
+    for shift in (h, -h):
+        with torch.no_grad():
+            weight[index] += shift
+        losses.append(float(step(batch)[0]))
+        with torch.no_grad():
+            weight[index] -= shift
+    assert float(gradient[0][index]) == pytest.approx((losses[0] - losses[1]) / (2 * h), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager(samples: list[Sample], config: TrainConfig) -> None:
+    model = new_model(config, samples)
+    eager = eager_step(model, config.loss)
+    compiled = compiled_step(model, config.loss, example_batch(model, samples))
+    for batch in (join(samples[:9]), join(samples[4:17]), samples[0]):  # one structure: eager
+        loss, parts, gradients = compiled(batch)
+        wanted_loss, wanted_parts, wanted = eager(batch)
+        assert float(loss) == pytest.approx(float(wanted_loss), rel=1e-5)
+        assert set(parts) == set(wanted_parts)
+        for got, want in zip(gradients, wanted, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4)
