@@ -21,6 +21,7 @@ from qdgnn_ase import testing
 from qdgnn_ase.graph import AtomGraph
 from qdgnn_ase.nn import attention, radial
 from qdgnn_ase.nn.attention import LOGIT_BOUND
+from qdgnn_ase.nn.derivatives import energy_forces_stress, hessian
 from qdgnn_ase.nn.model import QDGNN
 from qdgnn_ase.nn.segment import Edges
 from qdgnn_ase.quantum.atomic import atomic_features, permuted_features
@@ -134,16 +135,21 @@ def test_mutated_graph_fails(model64: QDGNN, structures: dict[str, Atoms]) -> No
         testing.check_unchanged(Plus(model64, write_to_positions), [structures["water"]])
 
 
+def replace_derivatives(monkeypatch: pytest.MonkeyPatch, function: Any) -> None:
+    for room in ("common", "model"):
+        monkeypatch.setattr(f"qdgnn_ase.testing.{room}.energy_forces_stress", function)
+
+
 def test_flipped_stress_fails(
     model64: QDGNN, structures: dict[str, Atoms], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = testing.energy_forces_stress
+    right = energy_forces_stress
 
     def flipped(*args: Any, **kwargs: Any) -> Output:
         output = right(*args, **kwargs)
         return output | {"stress": -output["stress"]}
 
-    monkeypatch.setattr(testing, "energy_forces_stress", flipped)
+    replace_derivatives(monkeypatch, flipped)
     with pytest.raises(ContractError, match=r"stress of SrTiO3: expected .* eV/Å\^3, got"):
         testing.check_stress(model64, structures["perovskite"])
     with pytest.raises(ContractError, match="stress of SrTiO3"):
@@ -153,13 +159,13 @@ def test_flipped_stress_fails(
 def test_net_force_fails(
     model64: QDGNN, structures: dict[str, Atoms], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = testing.energy_forces_stress
+    right = energy_forces_stress
 
     def pushed(*args: Any, **kwargs: Any) -> Output:
         output = right(*args, **kwargs)
         return output | {"forces": output["forces"] + 1e-6}
 
-    monkeypatch.setattr(testing, "energy_forces_stress", pushed)
+    replace_derivatives(monkeypatch, pushed)
     with pytest.raises(ContractError, match="net force of"):
         testing.check_net_force(model64, structures["water"])
 
@@ -167,9 +173,10 @@ def test_net_force_fails(
 def test_wrong_hessian_fails(
     model64: QDGNN, structures: dict[str, Atoms], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = testing.hessian
+    right = hessian
     for change, message in ((0.01, "Hessian of"), (torch.linspace(0, 1, 9), "symmetry of")):
-        monkeypatch.setattr(testing, "hessian", lambda *args, x=change: right(*args) + x)
+        wrong = lambda *args, x=change: right(*args) + x  # noqa: E731
+        monkeypatch.setattr("qdgnn_ase.testing.model.hessian", wrong)
         with pytest.raises(ContractError, match=message):
             testing.check_hessian(model64, structures["water"])
 

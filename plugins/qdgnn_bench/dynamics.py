@@ -44,7 +44,7 @@ def nve_drift(atoms: Atoms, temperature: float, time_ps: float, timestep_fs: flo
     energy = 1e3 * np.array([row["total"] for row in rows]) / len(atoms)
     slope, offset = np.polyfit(time, energy, 1)
     return {
-        "system": f"{atoms.symbols} ({len(atoms)} atoms)",
+        "system": f"{atoms.get_chemical_formula()} ({len(atoms)} atoms)",
         "ensemble": "nve",
         "time_ps": time_ps,
         "temperature": float(np.mean([row["temperature"] for row in rows])),
@@ -64,7 +64,7 @@ def hot_run(atoms: Atoms, temperature: float, time_ps: float) -> Row:
 
 def _hot_row(atoms: Atoms, time_ps: float, temperature: float, failure: str) -> Row:
     return {
-        "system": f"{atoms.symbols} ({len(atoms)} atoms)",
+        "system": f"{atoms.get_chemical_formula()} ({len(atoms)} atoms)",
         "ensemble": "nvt",
         "time_ps": time_ps,
         "temperature": temperature,

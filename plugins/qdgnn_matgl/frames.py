@@ -166,7 +166,6 @@ def make_teacher(m3gnet: str) -> Teacher:
 @click.option("-n", "n", default=30_000, show_default=True, help="Frames to label.")
 @click.option("--max-atoms", default=24, show_default=True, help="Largest structure taken.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--share", default=0.7, show_default=True, help="Part of each kind that is kept.")
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
 def main(
     *,
@@ -176,7 +175,6 @@ def main(
     n: int,
     max_atoms: int,
     seed: int,
-    share: float,
     jobs: int,
 ) -> None:
     """Label frames made from STRUCTURES (JSON lines) with the M3GNET folder's model and CHGNet.
@@ -193,7 +191,7 @@ def main(
             annotate=disagreement,
             progress=lambda _: bar.update(1),
         )
-    kept = select(read_structures(everything), share)
+    kept = select(read_structures(everything))
     ase.io.write(output, kept, format="extxyz")
     click.echo(f"{counts}; {len(kept)} frames kept in {output}")
 

@@ -15,13 +15,12 @@ from typing import Any, ClassVar
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
 
-class Teacher(Calculator):
+class Teacher(Calculator):  # type: ignore[misc]  # ASE is untyped
     """Energy of one calculator, mean forces and stress of it and others.
 
     Args:
@@ -51,11 +50,12 @@ class Teacher(Calculator):
         energies, forces, stresses = [], [], []
         for calculator in self.calculators:
             copy = self.atoms.copy()
+            copy.set_constraint()
             copy.calc = calculator
             energies.append(float(copy.get_potential_energy()))
             forces.append(np.array(copy.get_forces(), dtype=np.float64))
             if copy.cell.rank == 3:
-                stresses.append(_stress(copy))
+                stresses.append(np.array(copy.get_stress(), dtype=np.float64))
         self.results = {
             "energy": energies[0],
             "free_energy": energies[0],
@@ -70,12 +70,6 @@ class Teacher(Calculator):
 def disagreement(_: Atoms, calculator: Calculator) -> dict[str, Any]:
     """Entries for ``atoms.info``: the ``annotate`` argument of `qdgnn_ase.label`."""
     return dict(calculator.disagreement)
-
-
-def _stress(atoms: Atoms) -> Array:
-    """Voigt stress; matgl gives a 3 x 3 matrix where ASE wants six numbers."""
-    stress = np.asarray(atoms.calc.get_property("stress", atoms), dtype=np.float64)
-    return stress if stress.shape == (6,) else full_3x3_to_voigt_6_stress(stress)
 
 
 def _spread(values: Array) -> float:

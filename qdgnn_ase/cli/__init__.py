@@ -28,7 +28,13 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="qdgnn-ase")
-@click.option("--threads", default=1, show_default=True, help="CPU threads of one computation.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="CPU threads of one computation.",
+)
 def group(threads: int) -> None:
     """Quantum-informed graph neural network for energy materials."""
     # threads that wait spin: on a busy machine or a small cell two are slower than one

@@ -45,13 +45,17 @@ def check_output(path: Path) -> None:
 def beside(structure: str, what: str) -> Path:
     """LiFePO4.cif -> LiFePO4_relaxed.extxyz in the same folder."""
     path = Path(structure)
-    return path.with_name(f"{Path(path.name.removesuffix('.gz')).stem}_{what}.extxyz")
+    name = f"{Path(path.name.removesuffix('.gz')).stem}_{what}.extxyz"
+    if filetype(name, read=False) != "extxyz":  # ASE takes every *POSCAR* for a VASP file
+        name = name.lower()
+    return path.with_name(name)
 
 
 def write(path: Path, atoms: Atoms) -> None:
     """Write a structure with its results in the format of the file's name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    ase.io.write(path, atoms)
+    is_xyz = path.suffix in (".xyz", ".extxyz")
+    ase.io.write(path, atoms, format="extxyz" if is_xyz else None)
 
 
 def progress_bar() -> Progress:

@@ -7,19 +7,17 @@ stopped. Structures that could not be labelled stand with their reason in a JSON
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
 import multiprocessing
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -27,9 +25,9 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
-KEY = "key"
-_VALID_KEY = re.compile(r"[A-Za-z][\w.:+-]*")
-_STORED_KEY = re.compile(r'(?:^|\s)key="?([\w.:+-]+)')
+from qdgnn_ase.data.resume import KEY, failure_keys, frame_keys, lock, resume
+
+_VALID_KEY = re.compile(r"[A-Za-z][\w.:+-]*", re.ASCII)
 
 Annotate = Callable[[Atoms, Calculator], dict[str, Any]]
 
@@ -75,8 +73,8 @@ def label(
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("a+b") as frames, failures_path(output).open("a+b") as failures:
-        fcntl.flock(frames, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two writers would mix their frames
-        done = _resume(frames, _frame_keys) | _resume(failures, _failure_keys)
+        lock(frames)
+        done = resume(frames, frame_keys) | resume(failures, failure_keys)
         counts = Labelled()
         for key, text, reason in _results(structures, calculator_factory, jobs, annotate, done):
             if text:
@@ -108,13 +106,13 @@ def _results(
     factory: Callable[[], Calculator],
     jobs: int,
     annotate: Annotate | None,
-    done: Collection[str],
+    done: set[str],
 ) -> Iterator[Result]:
-    keyed = ((key_of(atoms), atoms) for atoms in structures)
+    tasks = _new(structures, done)
     if jobs == 1:
         calculator: Calculator | None = None
-        for key, atoms in keyed:
-            if key in done:
+        for key, atoms in tasks:
+            if atoms is None:
                 yield key, "", ""
                 continue
             calculator = calculator or factory()
@@ -123,15 +121,23 @@ def _results(
     context = multiprocessing.get_context("spawn")  # forked torch processes can hang
     with ProcessPoolExecutor(jobs, context, _start_worker, (factory, annotate)) as pool:
         waiting: deque[Future[Result]] = deque()
-        for key, atoms in keyed:
-            waiting.append(_finished(key) if key in done else pool.submit(_work, key, atoms))
+        for key, atoms in tasks:
+            waiting.append(pool.submit(_work, key, atoms) if atoms is not None else _skipped(key))
             if len(waiting) >= 8 * jobs:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _finished(key: str) -> Future[Result]:
+def _new(structures: Iterable[Atoms], done: set[str]) -> Iterator[tuple[str, Atoms | None]]:
+    """Key and structure; None in place of a structure that is done or occurred before."""
+    for atoms in structures:
+        key = key_of(atoms)
+        yield key, None if key in done else atoms
+        done.add(key)
+
+
+def _skipped(key: str) -> Future[Result]:
     future: Future[Result] = Future()
     future.set_result((key, "", ""))
     return future
@@ -157,18 +163,25 @@ def _labelled(key: str, atoms: Atoms, calculator: Calculator, annotate: Annotate
 
 def _frame_text(key: str, atoms: Atoms, calculator: Calculator, annotate: Annotate | None) -> str:
     frame = atoms.copy()
+    frame.set_constraint()  # a constraint would turn forces into zeros
     frame.calc = calculator
+    _check_finite(positions=frame.positions, cell=frame.cell.array)  # some calculators do not
     results = {"energy": float(frame.get_potential_energy()), "forces": frame.get_forces().copy()}
     if frame.cell.rank == 3:
         results["stress"] = frame.get_stress().copy()
-    for name, value in results.items():
-        if not np.isfinite(value).all():
-            raise ValueError(f"{name} must be finite, got {value}")
-    frame.info |= {KEY: key} | (annotate(frame, calculator) if annotate else {})
+    _check_finite(**results)
+    notes = annotate(frame, calculator) if annotate else {}
+    frame.info = {KEY: key} | frame.info | notes | {KEY: key}  # key first: see resume.py
     frame.calc = SinglePointCalculator(frame, **results)
     text = io.StringIO()
     ase.io.write(text, frame, format="extxyz")
     return text.getvalue()
+
+
+def _check_finite(**values: Any) -> None:
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name} must be finite, got {value}")
 
 
 def key_of(atoms: Atoms) -> str:
@@ -185,39 +198,3 @@ def key_of(atoms: Atoms) -> str:
     arrays = (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
     content = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
     return "h" + hashlib.sha256(content).hexdigest()[:24]
-
-
-def _resume(
-    file: IO[bytes], read_keys: Callable[[IO[bytes]], Iterator[tuple[str, int]]]
-) -> set[str]:
-    """Keys in the file, which is cut after its last complete entry."""
-    keys, end = set(), 0
-    file.seek(0)
-    for key, position in read_keys(file):
-        keys.add(key)
-        end = position
-    file.seek(end)
-    file.truncate()
-    return keys
-
-
-def _frame_keys(file: IO[bytes]) -> Iterator[tuple[str, int]]:
-    while head := file.readline():
-        lines = [head, file.readline()]
-        if not lines[1].endswith(b"\n"):
-            return
-        found = _STORED_KEY.search(lines[1].decode())
-        if not head.strip().isdigit() or not found:
-            raise ValueError(
-                f"{file.name} must hold labelled frames with a key, got {head + lines[1]!r}; "
-                "write to another file"
-            )
-        lines += islice(file, int(head))
-        if len(lines) < int(head) + 2 or not lines[-1].endswith(b"\n"):
-            return
-        yield found[1], file.tell()
-
-
-def _failure_keys(file: IO[bytes]) -> Iterator[tuple[str, int]]:
-    while (line := file.readline()).endswith(b"\n"):
-        yield json.loads(line)[KEY], file.tell()

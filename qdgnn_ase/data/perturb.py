@@ -13,6 +13,9 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.neighborlist import neighbor_list
 from numpy.random import Generator
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
 
 ISOVALENT: tuple[tuple[str, ...], ...] = tuple(
     tuple(group.split())
@@ -169,12 +172,12 @@ def _copy(atoms: Atoms) -> Atoms:
     return changed
 
 
-def _symmetric(values: np.ndarray) -> np.ndarray:
+def _symmetric(values: Array) -> Array:
     xx, yy, zz, yz, xz, xy = values
     return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
 
 
-def _deformed(atoms: Atoms, deformation: np.ndarray) -> Atoms:
+def _deformed(atoms: Atoms, deformation: Array) -> Atoms:
     if atoms.cell.rank < 3:
         raise ValueError(f"structure must have three cell vectors, got {atoms.cell.array.tolist()}")
     changed = _copy(atoms)

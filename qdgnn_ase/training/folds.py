@@ -43,7 +43,15 @@ def load_folds(config: TrainConfig) -> tuple[dict[Fold, list[Sample]], Provenanc
                 "give more formulas, or other shares val and test, or limits"
             )
         folds[fold] = make_samples(frames[fold], config.model.cutoff)
-    return folds, {"files": files, "train_config": config.to_dict()}
+    return folds, {"files": files, "train_config": _without_folders(config)}
+
+
+def _without_folders(config: TrainConfig) -> dict[str, Any]:
+    """The config for a checkpoint: names of files, not where they lay on this machine."""
+    values = config.to_dict()
+    values["files"] = [Path(name).name for name in config.files]
+    values["init"] = Path(config.init).name if config.init else None
+    return values
 
 
 def _sort(

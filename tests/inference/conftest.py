@@ -26,5 +26,5 @@ def model() -> QDGNN:
             layer.values[2].weight *= 2.0
     model.element_energies.copy_(-torch.arange(95.0) / 10)
     model.energy_scale.fill_(500.0)
-    model.counts.fill_(1)
+    model.counts[1:] = 1
     return model

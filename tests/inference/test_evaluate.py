@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.calculator import Calculator, CalculationFailed, InputError
+from ase.calculators.calculator import CalculationFailed, Calculator, InputError
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.units import GPa

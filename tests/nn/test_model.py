@@ -12,6 +12,7 @@ from torch import nn
 
 from qdgnn_ase import testing
 from qdgnn_ase.graph import from_atoms
+from qdgnn_ase.nn.derivatives import energy_forces_stress
 from qdgnn_ase.nn.model import QDGNN, QDGNNConfig
 
 Check = Callable[[nn.Module, Atoms], None]
@@ -29,7 +30,7 @@ INVARIANCES = [
 def test_fixture_is_not_trivial(model64: QDGNN, structures: dict[str, Atoms]) -> None:
     """Forces as large as real ones, and structures inside the range of the repulsion."""
     graphs = [from_atoms(atoms, 4.5, torch.float64) for atoms in structures.values()]
-    forces = [testing.energy_forces_stress(model64, g)["forces"].abs().max() for g in graphs]
+    forces = [energy_forces_stress(model64, g)["forces"].abs().max() for g in graphs]
     shortest = [g.edge_vectors().norm(dim=1).min() for g in graphs if g.n_edges]
     assert len(structures) >= 20
     assert sum(bool(force > 0.2) for force in forces) >= 12
