@@ -9,10 +9,10 @@ demo: .venv/core
 	.venv/bin/qdgnn demo
 
 test: .venv/dev lint
-	.venv/bin/python -m pytest -q
+	.venv/bin/pytest -q
 
 test-slow: .venv/dev
-	.venv/bin/python -m pytest -q -m "slow or not slow"
+	.venv/bin/pytest -q -m "slow or not slow"
 
 lint: .venv/dev
 	.venv/bin/ruff check .

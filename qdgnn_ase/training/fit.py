@@ -55,7 +55,7 @@ def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = Non
     )
     step = _step(state.model, config, train)
     last = folder / "last.safetensors"
-    history: History = state.restore(last) if last.is_file() else []
+    history: History = state.restore(last, provenance["files"]) if last.is_file() else []
     if history:
         write_history(folder, history)  # the run may have died before it did
     for epoch in range(len(history), config.epochs):
@@ -79,7 +79,7 @@ def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = Non
             save_model(
                 folder / "best.safetensors", state.averaged_model(), provenance | history[-1]
             )
-        state.save(last, history)
+        state.save(last, history, provenance["files"])
         write_history(folder, history)
     return folder / "best.safetensors"
 

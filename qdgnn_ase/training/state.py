@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,17 +63,27 @@ class TrainState:
             raise TypeError(f"averaged module must be a QDGNN, got {type(module).__name__}")
         return module
 
-    def save(self, path: Path, history: History) -> None:
-        """Write the state and the curve so far, atomically."""
+    def save(self, path: Path, history: History, files: list[dict[str, Any]]) -> None:
+        """Write the state, the curve so far and what the data was, atomically."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
-        save_tensors(path, tensors, {"history": history, "steps": self.schedule.last_epoch})
+        steps = self.schedule.last_epoch
+        save_tensors(path, tensors, {"history": history, "steps": steps, "files": files})
 
-    def restore(self, path: Path) -> History:
-        """Take over a saved state; returns its curve."""
+    def restore(self, path: Path, files: list[dict[str, Any]]) -> History:
+        """Take over a saved state; returns its curve.
+
+        Raises:
+            ValueError: If the data files are not those of the saved run.
+        """
         tensors, document = load_tensors(path)
+        if document["files"] != files:
+            raise ValueError(
+                f"data files must be those that {path} was trained on, {document['files']}, "
+                f"got {files}; choose another folder, or bring the files back"
+            )
         self.model.load_state_dict(_below(tensors, "model."))
         self.average.load_state_dict(_below(tensors, "average."))
         moments: dict[int, dict[str, Tensor]] = {}

@@ -245,6 +245,7 @@ def test_help_lists_the_commands() -> None:
 def bad_line(monkeypatch: pytest.MonkeyPatch, capsys: Any, *arguments: Any) -> str:
     """Standard error of the program for bad input; it must end with exit code 2."""
     monkeypatch.setattr(sys, "argv", ["qdgnn", *map(str, arguments)])
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # what main() sets, undone after the test
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 2
@@ -356,6 +357,12 @@ def test_bad_training_config(monkeypatch: pytest.MonkeyPatch, capsys: Any, text:
     Path("c.json").write_text(text)
     assert CONFIGS[text] in bad_line(monkeypatch, capsys, "train", "c.json", "-o", "run")
     assert not Path("run").exists()
+
+
+def test_program_starts_without_numpy() -> None:
+    """``main`` sets a variable that numpy reads when it is loaded."""
+    code = "import sys, qdgnn_ase.cli; assert not {'numpy', 'torch', 'ase'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_installed_program_reports_bad_input_in_one_line() -> None:

@@ -98,3 +98,8 @@ def test_energies_that_are_not_finite(bad: float) -> None:
     energies[3] = bad
     with pytest.raises(ValueError, match="energies must be finite"):
         fit_element_energies(composition, energies)
+
+
+def test_no_energies() -> None:
+    with pytest.raises(ValueError, match="at least one finite energy label, got none"):
+        fit_element_energies(np.zeros((0, N_ELEMENTS + 1)), np.zeros(0))

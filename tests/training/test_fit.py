@@ -485,3 +485,14 @@ def test_samples_of_one_structure_are_enough_to_validate() -> None:
     folds, _ = load_folds(CONFIG)
     model = new_model(CONFIG, folds["train"])
     assert np.isfinite(list(validate(model, make_samples(frames, 4.0), CONFIG).values())).all()
+
+
+def test_other_data_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    copy = tmp_path / "frames.extxyz"
+    copy.write_bytes(ALLOYS.read_bytes())
+    config = dataclasses.replace(CONFIG, files=(str(copy),), epochs=1)
+    fit(config, tmp_path / "run")
+    frames = read_structures(copy)
+    ase.io.write(copy, frames[:-1])
+    with pytest.raises(ValueError, match="data files must be those"):
+        fit(config, tmp_path / "run")
