@@ -3,15 +3,12 @@ PYTHON ?= python3.11
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 SOURCES = pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test lint clean
 
 demo: .venv/core
 	.venv/bin/qdgnn demo
 
 test: .venv/dev lint
-	.venv/bin/pytest -q
-
-test-slow: .venv/dev
 	.venv/bin/pytest -q -m "slow or not slow"
 
 lint: .venv/dev

@@ -23,7 +23,6 @@ def test_example_is_short(path: Path) -> None:
     assert lines[0].startswith('"""')
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(path: Path, tmp_path: Path) -> None:
     result = subprocess.run(

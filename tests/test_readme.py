@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -22,7 +20,6 @@ def test_first_block_compiles() -> None:
     compile(first_block(), "README.md", "exec")
 
 
-@pytest.mark.slow
 def test_first_block_runs(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", first_block()],

@@ -74,13 +74,7 @@ def _interval(row: dict[str, Any], metric: str) -> str:
 
 
 def _markdown(name: str, result: dict[str, Any]) -> str:
-    training = result["model"]["training"]
-    config = training["train_config"]
-    files = [
-        f"| {row['name']} | {row['train']} | {row['val']} | {row['test']} | "
-        f"{row['too_large'] + row['too_wild']} | {row['sha256'][:12]} |"
-        for row in training["files"]
-    ]
+    stages = _stages(result["model"]["training"])
     dynamics = [f"- {_dynamics(row)}" for row in result["dynamics"]]
     return "\n".join(
         [
@@ -88,28 +82,43 @@ def _markdown(name: str, result: dict[str, Any]) -> str:
             "",
             f"Made on {result['date']} ({result['machine']}), {_versions(result['model'])}.",
             "",
-            "## Training data",
-            "| file | train | validation | test | left out | sha256 |",
-            "|---|---|---|---|---|---|",
-            *files,
-            "",
-            "Split by reduced formula: no composition of the test fold was seen in training.",
-            f"Seed {config['seed']}, split seed {config['split_seed']}, {config['epochs']} epochs.",
+            "## Training",
+            "Split by reduced formula: no composition of the test fold is in a training file.",
             *[f"- {line}" for line in result["notes"]],
             "",
+            *[line for k, stage in enumerate(stages) for line in _stage(k + 1, stage)],
             "## Errors on the test fold (mean absolute, 95 % intervals over formulas)",
             error_table(result["errors"]),
             "",
             "## Dynamics",
             *(dynamics or ["Not measured for these weights."]),
             "",
-            "## Configuration",
-            "```json",
-            json.dumps(config, indent=1),
-            "```",
-            "",
         ]
     )
+
+
+def _stages(training: dict[str, Any]) -> list[dict[str, Any]]:
+    """Runs behind a model, first one first."""
+    return [*(_stages(training["init"]) if "init" in training else []), training]
+
+
+def _stage(number: int, training: dict[str, Any]) -> list[str]:
+    return [
+        f"### Stage {number}",
+        "| file | train | validation | test | left out | sha256 |",
+        "|---|---|---|---|---|---|",
+        *[
+            f"| {row['name']} | {row['train']} | {row['val']} | {row['test']} | "
+            f"{row['too_large'] + row['too_wild']} | {row['sha256'][:12]} |"
+            for row in training["files"]
+        ],
+        "",
+        "`qdgnn train CONFIG.json -o RUN` with",
+        "```json",
+        json.dumps(training["train_config"], indent=1),
+        "```",
+        "",
+    ]
 
 
 def _dynamics(row: dict[str, Any]) -> str:
