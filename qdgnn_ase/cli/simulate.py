@@ -122,12 +122,12 @@ def md(
 def run_md(atoms: Atoms, output: Path, *, steps: int, **options: object) -> list[dict[str, float]]:
     """Molecular dynamics with a progress bar; writes ``output`` and a picture beside it."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.unlink(missing_ok=True)
     with progress_bar() as bar:
         task = bar.add_task(f"MD of {len(atoms)} atoms", total=steps, note="")
 
         def observer(row: dict[str, float]) -> None:
-            ase.io.write(output, atoms, append=True, format="extxyz")
+            # the first frame replaces an older file: a run that cannot start leaves it whole
+            ase.io.write(output, atoms, append=row["step"] > 0, format="extxyz")
             note = f"{row['temperature']:.0f} K, {row['potential'] / len(atoms):.4f} eV/atom"
             bar.update(task, completed=row["step"], note=note)
 

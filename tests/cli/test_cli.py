@@ -442,3 +442,15 @@ def test_demo_structures() -> None:
         assert len(atoms) == n_atoms[name]
         distances = atoms.get_all_distances(mic=True)
         assert distances[distances > 0].min() > shortest[name] - 0.1
+
+
+def test_md_that_cannot_start_keeps_the_old_trajectory(model: str, structure: Path) -> None:
+    old = structure.with_name("old.extxyz")
+    old.write_text("precious")
+    with pytest.raises(ValueError, match="temperature must be larger than 0"):
+        CliRunner().invoke(
+            group,
+            ["md", str(structure), "--model", model, "-T", "-5", "-o", str(old)],
+            catch_exceptions=False,
+        )
+    assert old.read_text() == "precious"
