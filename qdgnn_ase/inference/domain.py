@@ -58,7 +58,7 @@ class Domain:
             self._warn(
                 "distances",
                 f"{pair} at {float(distance[worst]):.2f} Å is below the shortest distance of the "
-                f"training data, {float(limit[worst]):.2f} Å",
+                f"training data (typical one if it has no such pair), {float(limit[worst]):.2f} Å",
             )
 
     def _warn(self, kind: str, message: str) -> None:
