@@ -7,6 +7,7 @@ present, so that two data sets split with one seed never leak into each other.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -24,7 +25,9 @@ def reduced_formula(atoms: Atoms) -> str:
     """
     if len(atoms) == 0:
         raise ValueError("structure must hold at least one atom, got an empty Atoms object")
-    return str(Composition(atoms.get_chemical_formula()).reduced_formula)
+    with warnings.catch_warnings():  # noble gases have no electronegativity to sort by
+        warnings.filterwarnings("ignore", "No Pauling electronegativity")
+        return str(Composition(atoms.get_chemical_formula()).reduced_formula)
 
 
 def fold_of(formula: str, *, val: float = 0.05, test: float = 0.10, seed: int = 0) -> Fold:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from itertools import chain
 
@@ -98,3 +99,10 @@ def test_split_stays_what_it_was() -> None:
 def test_bad_shares(val: float, test: float) -> None:
     with pytest.raises(ValueError, match=f"val and test must be >= 0 .* got {val} and {test}"):
         fold_of("NaCl", val=val, test=test)
+
+
+def test_noble_gases_give_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert reduced_formula(Atoms("XeF2")) == "XeF2"
+        assert reduced_formula(Atoms("NeHe2")) in ("NeHe2", "He2Ne")
