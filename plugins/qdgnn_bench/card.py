@@ -32,6 +32,8 @@ def card(
     note: tuple[str, ...],
 ) -> None:
     """Errors of MODEL on its own test fold of FILES; writes MODEL.json and MODEL.md beside it."""
+    if readme:
+        _check_marks(Path(readme))
     document = load_model(model)[1]
     config = document["training"]["train_config"]
     fold = Split("test", val=config["val"], test=config["test"], seed=config["split_seed"])
@@ -132,10 +134,13 @@ def _versions(document: dict[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in document["versions"].items())
 
 
-def _replace(readme: Path, table: str) -> None:
+def _check_marks(readme: Path) -> None:
     text = readme.read_text()
     if _BEGIN not in text or _END not in text:
         raise click.UsageError(f"{readme} must hold the lines {_BEGIN!r} and {_END!r}")
-    before, rest = text.split(_BEGIN)
+
+
+def _replace(readme: Path, table: str) -> None:
+    before, rest = readme.read_text().split(_BEGIN)
     after = rest.split(_END)[1]
     readme.write_text(f"{before}{_BEGIN}\n{table}\n{_END}{after}")

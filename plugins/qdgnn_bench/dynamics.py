@@ -25,8 +25,9 @@ def nve_drift(atoms: Atoms, temperature: float, time_ps: float, timestep_fs: flo
     """Slope of a line through the total energy of a constant-energy run.
 
     Args:
-        atoms: Cell with a calculator; momenta are drawn at ``temperature``.
-        temperature: K.
+        atoms: Relaxed cell with a calculator. Momenta are drawn at twice the temperature: half of
+            the kinetic energy goes into the potential.
+        temperature: Mean temperature to expect, K.
         time_ps: Length of the run, ps.
         timestep_fs: fs.
 
@@ -35,7 +36,7 @@ def nve_drift(atoms: Atoms, temperature: float, time_ps: float, timestep_fs: flo
     """
     rows = molecular_dynamics(
         atoms,
-        temperature=temperature,
+        temperature=2 * temperature,
         steps=round(1e3 * time_ps / timestep_fs),
         timestep_fs=timestep_fs,
         ensemble="nve",

@@ -16,7 +16,7 @@ def test_emt_conserves_energy() -> None:
     atoms.calc = EMT()
     row = nve_drift(atoms, 300.0, time_ps=0.2, timestep_fs=2.0)
     assert abs(row["drift_mev_atom_ps"]) < 1.0
-    assert 50 < row["temperature"] < 300
+    assert 200 < row["temperature"] < 450
 
 
 class Leaky(Calculator):
