@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         swap,
         vacancy,
     )
-    from qdgnn_ase.data.splits import fold_of, reduced_formula
+    from qdgnn_ase.data.splits import fold_of, reduced_formula, split_indices
     from qdgnn_ase.graph import AtomGraph, collate, from_atoms
     from qdgnn_ase.inference.calculator import QDGNNCalculator
     from qdgnn_ase.inference.domain import ExtrapolationWarning
@@ -61,6 +61,7 @@ _HOME = {
     "save_model": "training.checkpoint",
     "scale_volume": "data.perturb",
     "size_ratio": "data.perturb",
+    "split_indices": "data.splits",
     "strain": "data.perturb",
     "substitute": "data.perturb",
     "swap": "data.perturb",
@@ -95,6 +96,7 @@ __all__ = [
     "save_model",
     "scale_volume",
     "size_ratio",
+    "split_indices",
     "strain",
     "substitute",
     "swap",

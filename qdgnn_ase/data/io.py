@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +125,3 @@ def _stored(atoms: Atoms, name: str, shape: tuple[int, ...]) -> Array:
     if array.shape != shape:
         raise ValueError(f"stored {name} must have shape {shape}, got {array.shape}")
     return array
-
-
-def iter_files(paths: list[Path]) -> Iterator[tuple[Path, int, Atoms]]:
-    """(path, index in the file, structure) of every structure of several files."""
-    for path in paths:
-        for index, atoms in enumerate(read_structures(path)):
-            yield path, index, atoms

@@ -17,7 +17,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.testing import assert_allclose
 from pymatgen.core import Lattice, Structure
 
-from qdgnn_ase.data.io import iter_files, labels, read_structures
+from qdgnn_ase.data.io import labels, read_structures
 
 ALLOYS = Path(__file__).parent.parent / "data_files" / "alloys_emt.extxyz"
 TWO_SITES = [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]
@@ -227,11 +227,3 @@ def test_other_files(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(bytes(range(256)))
     with pytest.raises(ValueError, match=r"a\.bin must be a structure file that ASE reads"):
         read_structures(tmp_path / "a.bin")
-
-
-def test_iter_files_counts_frames_per_file(tmp_path: Path, labelled: Atoms) -> None:
-    paths = [tmp_path / "a.extxyz", tmp_path / "b.extxyz"]
-    ase.io.write(paths[0], [labelled, bulk("Al")])
-    ase.io.write(paths[1], labelled)
-    found = [(path.name, index, len(atoms)) for path, index, atoms in iter_files(paths)]
-    assert found == [("a.extxyz", 0, 4), ("a.extxyz", 1, 1), ("b.extxyz", 0, 4)]
