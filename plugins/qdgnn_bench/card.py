@@ -126,7 +126,7 @@ def _stage(number: int, training: dict[str, Any]) -> list[str]:
 def _dynamics(row: dict[str, Any]) -> str:
     head = f"{row['system']}, {row['ensemble']}, {row['time_ps']:g} ps, {row['temperature']:.0f} K"
     if "drift_mev_atom_ps" in row:
-        return f"{head}: drift {row['drift_mev_atom_ps']:+.4f} meV/atom/ps"
+        return f"{head}: drift {row['drift_mev_atom_ps']:+.1e} meV/atom/ps"
     return f"{head}: {'survived' if row['survived'] else 'FAILED: ' + row['failure']}"
 
 

@@ -117,7 +117,7 @@ def md(model: str, nve_ps: float, hot_ps: float, output: Path | None) -> None:
     rows = run(QDGNNCalculator(model), nve_ps, hot_ps)
     table = Table("system", "ensemble", "ps", "mean T (K)", "drift meV/atom/ps", "survived")
     for row in rows:
-        drift = f"{row['drift_mev_atom_ps']:+.4f}" if "drift_mev_atom_ps" in row else ""
+        drift = f"{row['drift_mev_atom_ps']:+.1e}" if "drift_mev_atom_ps" in row else ""
         state = "" if "survived" not in row else ("yes" if row["survived"] else row["failure"])
         cells = (row["system"], row["ensemble"], f"{row['time_ps']:g}", f"{row['temperature']:.0f}")
         table.add_row(*cells, drift, state)

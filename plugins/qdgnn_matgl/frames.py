@@ -165,6 +165,7 @@ def make_teacher(m3gnet: str) -> Teacher:
 @click.argument("output", type=click.Path(dir_okay=False))
 @click.option("-n", "n", default=30_000, show_default=True, help="Frames to label.")
 @click.option("--max-atoms", default=24, show_default=True, help="Largest structure taken.")
+@click.option("--keep", default=0.7, show_default=True, help="Share of each kind to keep.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
 def main(
@@ -174,6 +175,7 @@ def main(
     output: str,
     n: int,
     max_atoms: int,
+    keep: float,
     seed: int,
     jobs: int,
 ) -> None:
@@ -191,7 +193,7 @@ def main(
             annotate=disagreement,
             progress=lambda _: bar.update(1),
         )
-    kept = select(read_structures(everything))
+    kept = select(read_structures(everything), keep)
     ase.io.write(output, kept, format="extxyz")
     click.echo(f"{counts}; {len(kept)} frames kept in {output}")
 

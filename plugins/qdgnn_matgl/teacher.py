@@ -110,7 +110,7 @@ def load_chgnet() -> Calculator:
     Raises:
         ImportError: If chgnet is not installed.
     """
-    model = _require("chgnet.model", "matgl").CHGNet.load(verbose=False, use_device="cpu")
+    model = _require("chgnet.model", "bench").CHGNet.load(verbose=False, use_device="cpu")
     model.requires_grad_(False)
     calculator = import_module("chgnet.model").CHGNetCalculator
     return calculator(model, use_device="cpu", on_isolated_atoms="ignore")

@@ -125,7 +125,7 @@ def test_missing_model_and_missing_packages(
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"qdgnn-ase\[matgl\]"):
         load_m3gnet(tmp_path)
-    with pytest.raises(ImportError, match=r"qdgnn-ase\[matgl\]"):
+    with pytest.raises(ImportError, match=r"qdgnn-ase\[bench\]"):
         load_chgnet()
 
 

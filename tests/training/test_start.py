@@ -9,25 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from qdgnn_ase.data.dataset import Sample, make_samples
-from qdgnn_ase.data.io import read_structures
-from qdgnn_ase.nn.model import QDGNNConfig
+from qdgnn_ase.data.dataset import Sample
 from qdgnn_ase.training.checkpoint import save_model
 from qdgnn_ase.training.config import TrainConfig
 from qdgnn_ase.training.start import _predictions, new_model, start_model
-
-FRAMES = Path(__file__).parents[1] / "data_files" / "alloys_emt.extxyz"
-SMALL = QDGNNConfig(hidden=16, n_layers=1, n_vectors=4, n_radial=5, n_pair=8, n_heads=2)
-
-
-@pytest.fixture(scope="module")
-def samples() -> list[Sample]:
-    return make_samples(read_structures(FRAMES)[:24], SMALL.cutoff)
-
-
-@pytest.fixture
-def config() -> TrainConfig:
-    return TrainConfig(files=(str(FRAMES),), model=SMALL)
 
 
 def shifted(samples: list[Sample], ev_per_atom: float) -> list[Sample]:
@@ -74,6 +59,6 @@ def test_other_architecture_is_refused(
 ) -> None:
     path = tmp_path / "first.safetensors"
     save_model(path, new_model(config, samples))
-    other = replace(config, init=str(path), model=replace(SMALL, n_vectors=8))
+    other = replace(config, init=str(path), model=replace(config.model, n_vectors=8))
     with pytest.raises(ValueError, match="architecture of init"):
         start_model(other, samples)

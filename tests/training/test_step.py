@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from qdgnn_ase.data.dataset import Sample, join, make_samples
-from qdgnn_ase.data.io import read_structures
-from qdgnn_ase.nn.model import QDGNNConfig
+from qdgnn_ase.data.dataset import Sample, join
 from qdgnn_ase.training.config import TrainConfig
 from qdgnn_ase.training.start import new_model
 from qdgnn_ase.training.step import check_sizes, compiled_step, eager_step, example_batch
-
-FRAMES = Path(__file__).parents[1] / "data_files" / "alloys_emt.extxyz"
-SMALL = QDGNNConfig(hidden=16, n_layers=1, n_vectors=4, n_radial=5, n_pair=8, n_heads=2)
-
-
-@pytest.fixture(scope="module")
-def samples() -> list[Sample]:
-    return make_samples(read_structures(FRAMES)[:24], SMALL.cutoff)
-
-
-@pytest.fixture
-def config() -> TrainConfig:
-    return TrainConfig(files=(str(FRAMES),), model=SMALL)
 
 
 def test_example_batch_has_distinct_sizes(samples: list[Sample], config: TrainConfig) -> None:
