@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qdgnn_ase.data.io import read_structures
+    from qdgnn_ase.data.io import labels, read_structures
     from qdgnn_ase.data.label import Labelled, label
     from qdgnn_ase.data.perturb import (
         is_plausible,
@@ -25,10 +25,18 @@ if TYPE_CHECKING:
     from qdgnn_ase.graph import AtomGraph, collate, from_atoms
     from qdgnn_ase.inference.calculator import QDGNNCalculator
     from qdgnn_ase.inference.domain import ExtrapolationWarning
-    from qdgnn_ase.inference.evaluate import Split, evaluate
+    from qdgnn_ase.inference.evaluate import (
+        Evaluation,
+        FrameError,
+        Split,
+        evaluate,
+        frame_errors,
+        paired_difference,
+    )
     from qdgnn_ase.inference.simulate import molecular_dynamics, relax
     from qdgnn_ase.nn.derivatives import energy_forces_stress, hessian
     from qdgnn_ase.nn.model import QDGNN, QDGNNConfig
+    from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
     from qdgnn_ase.training.checkpoint import CheckpointError, load_model, save_model
     from qdgnn_ase.training.config import TrainConfig
     from qdgnn_ase.training.fit import fit
@@ -36,7 +44,9 @@ if TYPE_CHECKING:
 _HOME = {
     "AtomGraph": "graph",
     "CheckpointError": "training.checkpoint",
+    "Evaluation": "inference.evaluate",
     "ExtrapolationWarning": "inference.domain",
+    "FrameError": "inference.evaluate",
     "Labelled": "data.label",
     "QDGNN": "nn.model",
     "QDGNNCalculator": "inference.calculator",
@@ -44,16 +54,21 @@ _HOME = {
     "Split": "inference.evaluate",
     "TrainConfig": "training.config",
     "collate": "graph",
+    "composition_matrix": "quantum.references",
     "energy_forces_stress": "nn.derivatives",
     "evaluate": "inference.evaluate",
     "fit": "training.fit",
+    "fit_element_energies": "quantum.references",
     "fold_of": "data.splits",
+    "frame_errors": "inference.evaluate",
     "from_atoms": "graph",
     "hessian": "nn.derivatives",
     "is_plausible": "data.perturb",
     "label": "data.label",
+    "labels": "data.io",
     "load_model": "training.checkpoint",
     "molecular_dynamics": "inference.simulate",
+    "paired_difference": "inference.evaluate",
     "rattle": "data.perturb",
     "read_structures": "data.io",
     "reduced_formula": "data.splits",
@@ -72,23 +87,30 @@ __all__ = [
     "QDGNN",
     "AtomGraph",
     "CheckpointError",
+    "Evaluation",
     "ExtrapolationWarning",
+    "FrameError",
     "Labelled",
     "QDGNNCalculator",
     "QDGNNConfig",
     "Split",
     "TrainConfig",
     "collate",
+    "composition_matrix",
     "energy_forces_stress",
     "evaluate",
     "fit",
+    "fit_element_energies",
     "fold_of",
+    "frame_errors",
     "from_atoms",
     "hessian",
     "is_plausible",
     "label",
+    "labels",
     "load_model",
     "molecular_dynamics",
+    "paired_difference",
     "rattle",
     "read_structures",
     "reduced_formula",

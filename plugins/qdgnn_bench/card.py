@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
 
-from qdgnn_ase import QDGNNCalculator, Split, evaluate, load_model
+from qdgnn_ase import Evaluation, QDGNNCalculator, Split, frame_errors, load_model
+from qdgnn_bench.peers import METRICS, ZERO, ZeroForces, compare, peer_errors, peer_section, peers
 
-_METRICS = {"energy_mae": "E, eV/atom", "forces_mae": "F, eV/Å", "stress_mae": "S, GPa"}
 _BEGIN, _END = "<!-- errors: made by `qdgnn bench-card` -->", "<!-- end of errors -->"
 
 
@@ -23,6 +24,15 @@ _BEGIN, _END = "<!-- errors: made by `qdgnn bench-card` -->", "<!-- end of error
 @click.option("--dynamics", type=click.Path(exists=True), help="JSON of `qdgnn bench-md`.")
 @click.option("--readme", type=click.Path(exists=True), help="Replace the error table in it.")
 @click.option("--note", multiple=True, help="Line for the card: licences, weak spots.")
+@click.option(
+    "--m3gnet", type=click.Path(exists=True, file_okay=False), help="Model folder of the peer."
+)
+@click.option("--chgnet", is_flag=True, help="CHGNet beside ours too.")
+@click.option(
+    "--peers-cache",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="JSON file of the peers' errors, read and extended.",
+)
 def card(
     files: tuple[str, ...],
     model: str,
@@ -30,21 +40,28 @@ def card(
     dynamics: str | None,
     readme: str | None,
     note: tuple[str, ...],
+    m3gnet: str | None,
+    chgnet: bool,
+    peers_cache: Path | None,
 ) -> None:
     """Errors of MODEL on its own test fold of FILES; writes MODEL.json and MODEL.md beside it."""
     if readme:
         _check_marks(Path(readme))
     document = load_model(model)[1]
     config = document["training"]["train_config"]
-    fold = Split("test", val=config["val"], test=config["test"], seed=config["split_seed"])
+    fold = Split.of_training(config, "test")
     calculator = QDGNNCalculator(model)
-    errors = {
-        Path(name).name: evaluate(calculator, name, max_atoms=max_atoms, split=fold)
+    ours = {
+        Path(name).name: frame_errors(calculator, name, max_atoms=max_atoms, split=fold)
         for name in files
     }
+    errors = {name: evaluation.report() for name, evaluation in ours.items()}
+    loaders = peers(m3gnet, chgnet)
+    theirs = peer_errors(loaders, files, max_atoms=max_atoms, split=fold, cache=peers_cache)
     result = {
         "model": document,
         "errors": errors,
+        "peers": compare(ours, theirs | _zero(files, max_atoms, fold)) if theirs else {},
         "max_atoms": max_atoms,
         "dynamics": json.loads(Path(dynamics).read_text())["rows"] if dynamics else [],
         "notes": list(note),
@@ -59,14 +76,18 @@ def card(
     click.echo(error_table(errors))
 
 
+def _zero(files: Sequence[str], max_atoms: int, fold: Split) -> dict[str, dict[str, Evaluation]]:
+    return peer_errors({ZERO: ZeroForces}, files, max_atoms=max_atoms, split=fold)
+
+
 def error_table(errors: dict[str, Any]) -> str:
     """Markdown table: one row per file, mean absolute errors with 95 % intervals."""
     lines = [
-        "| file | frames | formulas | " + " | ".join(_METRICS.values()) + " |",
-        "|---|---|---|" + "---|" * len(_METRICS),
+        "| file | frames | formulas | " + " | ".join(METRICS.values()) + " |",
+        "|---|---|---|" + "---|" * len(METRICS),
     ]
     for name, row in errors.items():
-        cells = [f"{row[m]:.3f} ({_interval(row, m)})" for m in _METRICS]
+        cells = [f"{row[m]:.3f} ({_interval(row, m)})" for m in METRICS]
         lines.append(f"| {name} | {row['frames']} | {row['formulas']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -92,6 +113,7 @@ def _markdown(name: str, result: dict[str, Any]) -> str:
             "## Errors on the test fold (mean absolute, 95 % intervals over formulas)",
             error_table(result["errors"]),
             "",
+            *(peer_section(result["peers"]) if result["peers"] else []),
             "## Dynamics",
             *(dynamics or ["Not measured for these weights."]),
             "",

@@ -1,4 +1,4 @@
-"""`qdgnn bench-md`: energy drift of a constant-energy run, and hot runs that must not explode."""
+"""`qdgnn bench-md`: energy drift of constant-energy runs, and hot runs that must not explode."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from ase.calculators.calculator import Calculator
 from rich.console import Console
 from rich.table import Table
 
-from qdgnn_ase import QDGNNCalculator, molecular_dynamics
+from qdgnn_ase import molecular_dynamics, relax
+from qdgnn_bench.diffusion import lgps, load_calculator
 
 Row = dict[str, Any]
 
@@ -48,6 +49,7 @@ def nve_drift(atoms: Atoms, temperature: float, time_ps: float, timestep_fs: flo
         "system": f"{atoms.get_chemical_formula()} ({len(atoms)} atoms)",
         "ensemble": "nve",
         "time_ps": time_ps,
+        "timestep_fs": timestep_fs,
         "temperature": float(np.mean([row["temperature"] for row in rows])),
         "drift_mev_atom_ps": float(slope),
         "fluctuation_mev_atom": float(np.std(energy - slope * time - offset)),
@@ -97,10 +99,11 @@ def hot_cells() -> list[Atoms]:
 
 
 def run(calculator: Calculator, nve_ps: float, hot_ps: float) -> list[Row]:
-    """NVE of NaCl at 300 K, then the five hot cells at 1000 K."""
-    atoms = salt()
-    atoms.calc = calculator
-    rows = [nve_drift(atoms, 300.0, nve_ps)]
+    """NVE of NaCl at 300 K (1 fs) and of Li10GeP2S12 at 600 K (2 fs), five hot cells at 1000 K."""
+    crystal, conductor = salt(), lgps()
+    crystal.calc = conductor.calc = calculator
+    relax(conductor, cell=False)
+    rows = [nve_drift(crystal, 300.0, nve_ps), nve_drift(conductor, 600.0, nve_ps, 2.0)]
     for cell in hot_cells():
         cell.calc = calculator
         rows.append(hot_run(cell, 1000.0, hot_ps))
@@ -109,12 +112,16 @@ def run(calculator: Calculator, nve_ps: float, hot_ps: float) -> list[Row]:
 
 @click.command()
 @click.option("--model", default="default", show_default=True)
-@click.option("--nve-ps", default=20.0, show_default=True, help="Length of the NVE run, ps.")
+@click.option("--nve-ps", default=20.0, show_default=True, help="Length of each NVE run, ps.")
 @click.option("--hot-ps", default=10.0, show_default=True, help="Length of each hot run, ps.")
+@click.option("--fast", is_flag=True, help="The calculator's fast mode.")
 @click.option("--json", "output", type=Path, help="Write the rows to this file.")
-def md(model: str, nve_ps: float, hot_ps: float, output: Path | None) -> None:
-    """Energy drift of NaCl at 300 K and stability of five cells at 1000 K (float32, 1 fs)."""
-    rows = run(QDGNNCalculator(model), nve_ps, hot_ps)
+def md(model: str, nve_ps: float, hot_ps: float, fast: bool, output: Path | None) -> None:
+    """Energy drift of NaCl at 300 K and a Li conductor at 600 K, five hot cells at 1000 K.
+
+    float32, 1 fs; Li10GeP2S12 2 fs.
+    """
+    rows = run(load_calculator(model, fast), nve_ps, hot_ps)
     table = Table("system", "ensemble", "ps", "mean T (K)", "drift meV/atom/ps", "survived")
     for row in rows:
         drift = f"{row['drift_mev_atom_ps']:+.1e}" if "drift_mev_atom_ps" in row else ""

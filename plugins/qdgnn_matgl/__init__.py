@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from qdgnn_matgl.teacher import Teacher, load_chgnet, load_m3gnet
+from qdgnn_matgl.teacher import RelaxedTeacher, Teacher, load_chgnet, load_m3gnet
 
-__all__ = ["Teacher", "load_chgnet", "load_m3gnet"]
+__all__ = ["RelaxedTeacher", "Teacher", "load_chgnet", "load_m3gnet"]

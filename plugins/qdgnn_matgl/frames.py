@@ -1,29 +1,32 @@
-"""Frames for distillation: crystals as given, strained, rattled, compressed and substituted.
+"""Frames for distillation: crystals strained, rattled, compressed, substituted, in hot dynamics.
 
 ``python -m qdgnn_matgl.frames STRUCTURES M3GNET_FOLDER OUTPUT`` labels them with `Teacher` and
-keeps those on which its calculators agree. A second call goes on where the first one stopped.
+keeps those on which its calculators agree; ``--relaxed`` labels the crystals as they are with
+`RelaxedTeacher`. A second call goes on where the first one stopped.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from pathlib import Path
+from functools import cache, partial
 
 import ase.io
 import click
 import numpy as np
 import torch
 from ase import Atoms
+from ase.calculators.calculator import Calculator
 from numpy.random import Generator
 
 from qdgnn_ase import (
+    ExtrapolationWarning,
+    QDGNNCalculator,
     fold_of,
     is_plausible,
     label,
+    molecular_dynamics,
     rattle,
     read_structures,
     reduced_formula,
@@ -32,22 +35,27 @@ from qdgnn_ase import (
     strain,
     substitute,
 )
-from qdgnn_matgl.teacher import Teacher, disagreement, load_chgnet, load_m3gnet
+from qdgnn_matgl.teacher import (
+    RelaxedTeacher,
+    Teacher,
+    disagreement,
+    load_chgnet,
+    load_m3gnet,
+)
 
-SHARES = {"near": 0.50, "rattled": 0.25, "hot": 0.15, "substituted": 0.10}
+SHARES = {"near": 0.38, "rattled": 0.25, "hot": 0.13, "substituted": 0.16, "dynamics": 0.08}
 """Share of each kind of frame."""
 MAX_FORCE = 30.0
 """Largest force of a frame that is kept, eV/Å."""
 FORCE_FLOOR = 0.1
 """Added to the mean force, eV/Å, when the disagreement is set in relation to it."""
-_SHORTEST = {"near": 0.5, "rattled": 0.5, "hot": 0.55, "substituted": 0.55}  # of the radii's sum
+_SHORTEST = {"near": 0.5, "rattled": 0.5, "hot": 0.55, "substituted": 0.55, "dynamics": 0.5}
+"""Shortest distance of a frame that is kept, in sums of covalent radii."""
 _TRIES = 10
 
 
 def near(atoms: Atoms, rng: Generator) -> Atoms:
-    """As given (one in five), or rattled by up to 0.05 Å and strained by up to 2 % in volume."""
-    if rng.random() < 0.2:
-        return atoms.copy()
+    """Rattled by up to 0.05 Å and strained by up to 2 % in volume."""
     return rattle(strain(atoms, rng, 0.02, 0.01), rng, rng.uniform(0.0, 0.05))
 
 
@@ -69,11 +77,40 @@ def substituted(atoms: Atoms, rng: Generator) -> Atoms:
     return rattle(strain(changed, rng, 0.05, 0.02), rng, rng.uniform(0.0, 0.15))
 
 
+def dynamics(atoms: Atoms, rng: Generator) -> Atoms:
+    """After 80 fs of constant-energy dynamics at 300-2000 K, at 85-110 % of the volume.
+
+    The forces are those of the default weights: frames of hot crystals, not labels.
+    """
+    frame = strain(scale_volume(atoms, rng.uniform(0.85, 1.10)), rng, 0.0, 0.03)
+    frame.calc = _driver()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExtrapolationWarning)
+        molecular_dynamics(
+            frame,
+            temperature=2 * rng.uniform(300.0, 2000.0),  # half of it becomes potential energy
+            steps=40,
+            timestep_fs=2.0,
+            ensemble="nve",
+            interval=40,
+            seed=int(rng.integers(2**31)),
+        )
+    frame.calc = None
+    del frame.arrays["momenta"]
+    return frame
+
+
+@cache
+def _driver() -> Calculator:
+    return QDGNNCalculator()
+
+
 _MAKE: dict[str, Callable[[Atoms, Generator], Atoms]] = {
     "near": near,
     "rattled": rattled,
     "hot": hot,
     "substituted": substituted,
+    "dynamics": dynamics,
 }
 
 
@@ -100,11 +137,20 @@ def generate(structures: Sequence[Atoms], n: int, seed: int = 0) -> Iterator[Ato
             yield frame
 
 
+def as_given(structures: Sequence[Atoms], n: int, seed: int = 0) -> Iterator[Atoms]:
+    """``n`` structures outside the test fold in random order, keys and kind as in `generate`."""
+    for index in np.random.default_rng(seed).permutation(len(structures))[:n]:
+        if not in_test_fold(structures[index]):
+            frame = structures[index].copy()
+            frame.info = {"key": f"relaxed-{index:06d}", "kind": "relaxed"}
+            yield frame
+
+
 def _plausible(atoms: Atoms, kind: str, rng: Generator) -> Atoms | None:
     for _ in range(_TRIES):
         try:
             frame = _MAKE[kind](atoms, rng)
-        except ValueError:  # nothing to substitute
+        except (ValueError, RuntimeError, FloatingPointError):  # nothing to substitute, explosion
             return None
         if is_plausible(frame, _SHORTEST[kind]) and not in_test_fold(frame):
             return frame
@@ -141,16 +187,10 @@ def select(frames: Sequence[Atoms], share: float = 0.7) -> list[Atoms]:
     return [frames[index] for index in sorted(kept)]
 
 
-def read_rows(path: str | Path, max_atoms: int) -> list[Atoms]:
-    """Crystals of a JSON lines file (.gz too) with lattice (Å), species and frac_coords."""
-    opener = gzip.open if str(path).endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    return [
-        Atoms(r["species"], scaled_positions=r["frac_coords"], cell=r["lattice"], pbc=True)
-        for r in rows
-        if len(r["species"]) <= max_atoms
-    ]
+def make_relaxed_teacher(m3gnet: str) -> RelaxedTeacher:
+    """M3GNet's energy and zero forces, on one thread."""
+    torch.set_num_threads(1)
+    return RelaxedTeacher(load_m3gnet(m3gnet))
 
 
 def make_teacher(m3gnet: str) -> Teacher:
@@ -166,6 +206,7 @@ def make_teacher(m3gnet: str) -> Teacher:
 @click.option("-n", "n", default=30_000, show_default=True, help="Frames to label.")
 @click.option("--max-atoms", default=24, show_default=True, help="Largest structure taken.")
 @click.option("--keep", default=0.7, show_default=True, help="Share of each kind to keep.")
+@click.option("--relaxed", is_flag=True, help="The crystals as given: DFT has relaxed them.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
 def main(
@@ -176,6 +217,7 @@ def main(
     n: int,
     max_atoms: int,
     keep: float,
+    relaxed: bool,
     seed: int,
     jobs: int,
 ) -> None:
@@ -183,16 +225,15 @@ def main(
 
     All labelled frames go to OUTPUT with `.all.extxyz` appended, those kept for training to OUTPUT.
     """
-    everything = f"{output}.all.extxyz"
+    rows = [atoms for atoms in read_structures(structures) if len(atoms) <= max_atoms]
     with click.progressbar(length=n, label="Labelling") as bar:
-        counts = label(
-            generate(read_rows(structures, max_atoms), n, seed),
-            partial(make_teacher, m3gnet),
-            everything,
-            jobs=jobs,
-            annotate=disagreement,
-            progress=lambda _: bar.update(1),
-        )
+        run = partial(label, jobs=jobs, progress=lambda _: bar.update(1))
+        if relaxed:
+            click.echo(run(as_given(rows, n, seed), partial(make_relaxed_teacher, m3gnet), output))
+            return
+        everything = f"{output}.all.extxyz"
+        teacher = partial(make_teacher, m3gnet)
+        counts = run(generate(rows, n, seed), teacher, everything, annotate=disagreement)
     kept = select(read_structures(everything), keep)
     ase.io.write(output, kept, format="extxyz")
     click.echo(f"{counts}; {len(kept)} frames kept in {output}")

@@ -67,6 +67,37 @@ class Teacher(Calculator):  # type: ignore[misc]  # ASE is untyped
             self.disagreement["stress_disagreement"] = _spread(np.stack(stresses)[..., None])
 
 
+class RelaxedTeacher(Calculator):  # type: ignore[misc]  # ASE is untyped
+    """Energy of a calculator, zero forces and stress: for crystals that DFT has relaxed.
+
+    At a minimum of the DFT energy zero is DFT's own force; a potential adds a spurious one there.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
+
+    def __init__(self, energy_calculator: Calculator) -> None:
+        super().__init__()
+        self.energy_calculator = energy_calculator
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Energy in eV; zeros for the rest."""
+        super().calculate(atoms, list(properties), list(system_changes))
+        copy = self.atoms.copy()
+        copy.calc = self.energy_calculator
+        energy = float(copy.get_potential_energy())
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "forces": np.zeros((len(copy), 3)),
+            "stress": np.zeros(6),
+        }
+
+
 def disagreement(_: Atoms, calculator: Calculator) -> dict[str, Any]:
     """Entries for ``atoms.info``: the ``annotate`` argument of `qdgnn_ase.label`."""
     return dict(calculator.disagreement)

@@ -48,7 +48,7 @@ def evaluate(
 ) -> None:
     """Errors of a model on labelled structures, per file, with 95 % intervals over formulas."""
     calculator = QDGNNCalculator(model, dtype=dtype)
-    split = _split(model, fold) if fold else None
+    split = training_split(model, fold) if fold else None
     report: dict[str, Any] = {}
     short = [Path(name).name for name in files]
     labels = short if len(set(short)) == len(files) else files
@@ -75,13 +75,13 @@ def evaluate(
             "date": date.today().isoformat(),
             "machine": platform.processor() or platform.machine(),
             "units": METRICS,
-            "files": {name: _without_nan(row) for name, row in report.items()},
+            "files": {name: without_nan(row) for name, row in report.items()},
         }
         write_atomic(output, json.dumps(document, indent=2, allow_nan=False).encode())
         console.print(f"wrote {output}")
 
 
-def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+def without_nan(row: dict[str, Any]) -> dict[str, Any]:
     """JSON has no NaN: a metric without labels becomes null."""
     return {
         key: None if isinstance(value, float) and math.isnan(value) else value
@@ -89,12 +89,12 @@ def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _split(model: str, fold: Any) -> Split:
+def training_split(model: str, fold: Any) -> Split:
     """The split that the model was trained on."""
     config = load_model(model)[1]["training"].get("train_config")
     if config is None:
-        raise click.UsageError(f"--fold needs a model that stores its split, {model} does not")
-    return Split(fold, val=config["val"], test=config["test"], seed=config["split_seed"])
+        raise click.UsageError(f"a fold needs a model that stores its split, {model} does not")
+    return Split.of_training(config, fold)
 
 
 def _table(report: dict[str, Any]) -> Table:

@@ -28,12 +28,17 @@ def train(config: str, output: Path) -> None:
     except (TypeError, ValueError) as error:
         raise click.UsageError(f"{config} must be a JSON object of TrainConfig: {error}") from error
     tune_process()
+    best = fit_with_bar(parsed, output)
+    console.print(f"best model: {best}; curve: {output / 'history.png'}")
+
+
+def fit_with_bar(config: TrainConfig, output: Path) -> Path:
+    """`fit` with a progress bar."""
     with progress_bar() as bar:
-        task = bar.add_task("training", total=parsed.epochs, note="")
+        task = bar.add_task("training", total=config.epochs, note="")
 
         def progress(epoch: int, share: float, parts: dict[str, float]) -> None:
             note = ", ".join(f"{name} {value:.3f}" for name, value in parts.items())
             bar.update(task, completed=epoch + share, note=f"epoch {epoch + 1}: {note}")
 
-        best = fit(parsed, output, progress)
-    console.print(f"best model: {best}; curve: {output / 'history.png'}")
+        return fit(config, output, progress)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ Array = NDArray[np.float64]
 def read_structures(path: str | Path, index: str = ":") -> list[Atoms]:
     """All structures of a file, with stored results attached as ASE does.
 
-    CIF files go through pymatgen, which keeps occupancies; everything else through ``ase.io.read``
-    (``.gz`` too).
+    CIF files go through pymatgen, which keeps occupancies; JSON lines (``.jsonl``) hold a crystal
+    each, as lattice (3, 3) in Å, species and frac_coords, the other values go to ``atoms.info``;
+    everything else goes through ``ase.io.read``. All may end in ``.gz``.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -32,8 +35,13 @@ def read_structures(path: str | Path, index: str = ":") -> list[Atoms]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"structure file must exist, got {path}")
-    is_cif = path.name.lower().removesuffix(".gz").endswith((".cif", ".mcif"))
-    frames = _read_cif(path)[string2index(index)] if is_cif else _read_ase(path, index)
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith((".cif", ".mcif")):
+        frames = _read_cif(path)[string2index(index)]
+    elif name.endswith(".jsonl"):
+        frames = _read_lines(path)[string2index(index)]
+    else:
+        frames = _read_ase(path, index)
     frames = frames if isinstance(frames, list) else [frames]
     if not frames:
         raise ValueError(f"{path} must hold at least one structure, got none")
@@ -50,6 +58,23 @@ def _read_ase(path: Path, index: str) -> Any:
         raise ValueError(
             f"{path} must be a structure file that ASE reads, got: {error!r}"
         ) from error
+
+
+def _read_lines(path: Path) -> list[Atoms]:
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as lines:
+            return [_crystal(json.loads(line)) for line in lines]
+    except (KeyError, TypeError, ValueError, EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{path} must hold a JSON object with lattice, species and frac_coords on each line, "
+            f"got: {error!r}"
+        ) from error
+
+
+def _crystal(row: dict[str, Any]) -> Atoms:
+    species, cell, scaled = (row.pop(key) for key in ("species", "lattice", "frac_coords"))
+    return Atoms(species, cell=cell, scaled_positions=scaled, pbc=True, info=row)
 
 
 def _read_cif(path: Path) -> list[Atoms]:

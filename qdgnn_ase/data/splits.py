@@ -2,12 +2,18 @@
 
 The fold of a formula depends on the formula and the seed alone, not on which other structures are
 present, so that two data sets split with one seed never leak into each other.
+
+Frames of one material have one formula. They are split by frame: of each formula of a file, in the
+file's order, first training, then validation, then test. Neighbouring frames of a trajectory are
+nearly equal; blocks keep them in one fold, where a random choice would test on what was trained.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
@@ -15,6 +21,7 @@ from ase import Atoms
 from pymatgen.core import Composition
 
 Fold = Literal["train", "val", "test"]
+SplitBy = Literal["formula", "frame"]
 
 
 def reduced_formula(atoms: Atoms) -> str:
@@ -42,8 +49,7 @@ def fold_of(formula: str, *, val: float = 0.05, test: float = 0.10, seed: int = 
     Raises:
         ValueError: If the shares are negative or leave nothing to train on.
     """
-    if val < 0 or test < 0 or val + test >= 1:
-        raise ValueError(f"val and test must be >= 0 with a sum below 1, got {val} and {test}")
+    _check_shares(val, test)
     digest = hashlib.sha256(f"{seed}|{formula}".encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     if share < test:
@@ -51,11 +57,55 @@ def fold_of(formula: str, *, val: float = 0.05, test: float = 0.10, seed: int = 
     return "val" if share < test + val else "train"
 
 
-def split_indices(
-    frames: Sequence[Atoms], *, val: float, test: float, seed: int
-) -> dict[Fold, list[int]]:
-    """Indices of the frames of each fold, in order; same formula, same fold."""
-    folds: dict[Fold, list[int]] = {"train": [], "val": [], "test": []}
-    for index, atoms in enumerate(frames):
-        folds[fold_of(reduced_formula(atoms), val=val, test=test, seed=seed)].append(index)
+def folds_of(
+    formulas: Sequence[str], *, val: float, test: float, seed: int, by: SplitBy = "formula"
+) -> list[Fold]:
+    """Fold of each frame of a file.
+
+    Args:
+        formulas: Reduced formula of every frame, in the file's order.
+        val: Share of the formulas, or of the frames of each formula, for validation.
+        test: The same for the test.
+        seed: Seed of the split by formula.
+        by: "formula", or "frame" for blocks of the frames of each formula. A share above 0 is
+            rounded up to a frame; where that leaves none for training, all are for training.
+
+    Raises:
+        ValueError: If the shares are negative or leave nothing to train on.
+    """
+    if by == "formula":
+        known = {name: fold_of(name, val=val, test=test, seed=seed) for name in set(formulas)}
+        return [known[name] for name in formulas]
+    _check_shares(val, test)
+    places = defaultdict(list)
+    for index, name in enumerate(formulas):
+        places[name].append(index)
+    folds: list[Fold] = ["train"] * len(formulas)
+    for indices in places.values():
+        for index, fold in zip(indices, _blocks(len(indices), val, test), strict=True):
+            folds[index] = fold
     return folds
+
+
+def _blocks(n: int, val: float, test: float) -> list[Fold]:
+    n_val, n_test = math.ceil(val * n), math.ceil(test * n)
+    if n_val + n_test >= n:
+        return ["train"] * n
+    sizes: dict[Fold, int] = {"train": n - n_val - n_test, "val": n_val, "test": n_test}
+    return [fold for fold, size in sizes.items() for _ in range(size)]
+
+
+def split_indices(
+    frames: Sequence[Atoms], *, val: float, test: float, seed: int, by: SplitBy = "formula"
+) -> dict[Fold, list[int]]:
+    """Indices of the frames of each fold, in order; see `folds_of`."""
+    names = [reduced_formula(atoms) for atoms in frames]
+    folds: dict[Fold, list[int]] = {"train": [], "val": [], "test": []}
+    for index, fold in enumerate(folds_of(names, val=val, test=test, seed=seed, by=by)):
+        folds[fold].append(index)
+    return folds
+
+
+def _check_shares(val: float, test: float) -> None:
+    if val < 0 or test < 0 or val + test >= 1:
+        raise ValueError(f"val and test must be >= 0 with a sum below 1, got {val} and {test}")

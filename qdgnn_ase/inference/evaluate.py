@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -17,7 +17,7 @@ from ase.units import GPa
 from numpy.typing import NDArray
 
 from qdgnn_ase.data.io import labels, read_structures
-from qdgnn_ase.data.splits import Fold, fold_of, reduced_formula
+from qdgnn_ase.data.splits import Fold, SplitBy, fold_of, folds_of, reduced_formula
 
 Array = NDArray[np.float64]
 
@@ -33,16 +33,34 @@ METRICS = {
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Grouped split of a training run; chooses the frames that an evaluation sees."""
+    """Split of a training run; chooses the frames that an evaluation sees."""
 
     fold: Fold
     val: float
     test: float
     seed: int
+    by: SplitBy = "formula"
+
+    @classmethod
+    def of_training(cls, config: Mapping[str, Any], fold: Fold) -> Split:
+        """Fold of the run whose ``train_config`` a checkpoint holds."""
+        by = config.get("split_by", "formula")
+        return cls(fold, config["val"], config["test"], config["split_seed"], by)
 
     def holds(self, formula: str) -> bool:
-        """True if the formula is in the fold."""
+        """True if the formula is in the fold.
+
+        Raises:
+            ValueError: If the split is by frame: a formula is then in every fold.
+        """
+        if self.by != "formula":
+            raise ValueError("split must be by formula, got one by frame; use `select`")
         return fold_of(formula, val=self.val, test=self.test, seed=self.seed) == self.fold
+
+    def select(self, formulas: Sequence[str]) -> list[bool]:
+        """Whether each frame of a file is in the fold, from the reduced formulas of all of them."""
+        folds = folds_of(formulas, val=self.val, test=self.test, seed=self.seed, by=self.by)
+        return [fold == self.fold for fold in folds]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +75,27 @@ class FrameError:
     """Sum of absolute component errors, eV/Å; NaN without labels."""
     stress: float
     """Mean absolute error of the 3x3 tensor, GPa; NaN without a label or volume."""
+    index: int = 0
+    """Place of the structure in its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Errors of a calculator on one file, frame by frame."""
+
+    errors: list[FrameError]
+    skipped: dict[str, int]
+    """Reason -> frames."""
+    seconds: float
+
+    def report(self) -> dict[str, Any]:
+        """What `evaluate` returns."""
+        n_atoms = sum(error.n_atoms for error in self.errors)
+        return {
+            **summarise(self.errors),
+            "skipped": self.skipped,
+            "ms_per_atom": 1e3 * self.seconds / max(1, n_atoms),
+        }
 
 
 def evaluate(
@@ -80,15 +119,30 @@ def evaluate(
         The ``METRICS``, their 95 % bootstrap intervals over formulas (``*_interval``), the counts
         ``frames``, ``atoms``, ``formulas``, ``skipped`` (reason -> frames) and ``ms_per_atom``.
     """
+    return frame_errors(
+        calculator, path, max_atoms=max_atoms, split=split, progress=progress
+    ).report()
+
+
+def frame_errors(
+    calculator: Calculator,
+    path: str | Path,
+    *,
+    max_atoms: int | None = None,
+    split: Split | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Evaluation:
+    """Errors of every frame of one file; arguments of `evaluate`."""
     frames = read_structures(path)
+    formulas = [reduced_formula(atoms) if len(atoms) else "" for atoms in frames]
+    inside = split.select(formulas) if split else [True] * len(frames)
     errors, seconds, skipped = [], 0.0, Counter[str]()
-    for index, atoms in enumerate(frames):
-        formula = reduced_formula(atoms) if len(atoms) else ""
-        reason = _skip(atoms, formula, max_atoms, split)
+    for index, (atoms, formula) in enumerate(zip(frames, formulas, strict=True)):
+        reason = _skip(atoms, max_atoms, None if inside[index] else split)
         if reason is None:
             started = perf_counter()
             try:
-                errors.append(frame_error(calculator, atoms, formula))
+                errors.append(frame_error(calculator, atoms, formula, index))
             except CalculatorError as error:
                 reason = str(error)
             seconds += perf_counter() - started
@@ -96,14 +150,10 @@ def evaluate(
             skipped[reason] += 1
         if progress:
             progress((index + 1) / len(frames))
-    return {
-        **summarise(errors),
-        "skipped": dict(skipped),
-        "ms_per_atom": 1e3 * seconds / max(1, sum(error.n_atoms for error in errors)),
-    }
+    return Evaluation(errors, dict(skipped), seconds)
 
 
-def frame_error(calculator: Calculator, atoms: Atoms, formula: str) -> FrameError:
+def frame_error(calculator: Calculator, atoms: Atoms, formula: str, index: int = 0) -> FrameError:
     """Compare one structure's stored labels with the calculator.
 
     Raises:
@@ -114,14 +164,21 @@ def frame_error(calculator: Calculator, atoms: Atoms, formula: str) -> FrameErro
     calculator.calculate(bare, ["energy", "forces", "stress"])
     got = calculator.results
     stress = got.get("stress")
-    full = np.full((3, 3), np.nan) if stress is None else voigt_6_to_full_3x3_stress(stress)
+    full = np.full((3, 3), np.nan) if stress is None else _full(stress)
     return FrameError(
         formula=formula,
         n_atoms=len(atoms),
         energy=float(got["energy"] - wanted["energy"]) / len(atoms),
         forces=float(np.abs(got["forces"] - wanted["forces"]).sum()),
         stress=float(np.abs(full - wanted["stress"]).mean()) / GPa,
+        index=index,
     )
+
+
+def _full(stress: Any) -> Array:
+    """(3, 3) of a stress that is so already (matgl) or has Voigt's 6 components (ASE)."""
+    array = np.asarray(stress, dtype=np.float64)
+    return array if array.shape == (3, 3) else voigt_6_to_full_3x3_stress(array)
 
 
 def summarise(errors: Sequence[FrameError], n_bootstrap: int = 1_000) -> dict[str, Any]:
@@ -134,29 +191,85 @@ def summarise(errors: Sequence[FrameError], n_bootstrap: int = 1_000) -> dict[st
     }
     if not errors:
         return counts
-    groups = np.array([formulas.index(error.formula) for error in errors])
-    table = np.array([[e.energy, e.forces, e.stress, e.n_atoms] for e in errors], dtype=np.float64)
+    table = _table(errors)
     metrics = _metrics(table, np.ones(len(errors)))
-    rng = np.random.default_rng(0)
-    draws = rng.multinomial(
-        len(formulas), np.full(len(formulas), 1 / len(formulas)), size=n_bootstrap
-    )
-    resampled = [_metrics(table, draw[groups].astype(np.float64)) for draw in draws]
+    resampled = [_metrics(table, weights) for weights in _resampled(errors, n_bootstrap)]
     intervals = {
-        f"{name}_interval": [
-            float(x) for x in np.nanpercentile([row[name] for row in resampled], [2.5, 97.5])
-        ]
+        f"{name}_interval": _interval([row[name] for row in resampled])
         for name in METRICS
         if np.isfinite(metrics[name])
     }
     return {**metrics, **intervals, **counts}
 
 
-def _skip(atoms: Atoms, formula: str, max_atoms: int | None, split: Split | None) -> str | None:
+def paired_difference(
+    first: Sequence[FrameError], second: Sequence[FrameError], n_bootstrap: int = 1_000
+) -> dict[str, Any]:
+    """Two calculators on the same file: metrics on the frames that both computed.
+
+    Both see the same resampled formulas, so what makes a formula hard for both cancels.
+
+    Returns:
+        ``frames``, ``formulas`` and, for each of the ``METRICS`` that both have, a dict with
+        ``first``, ``second``, ``difference`` (first - second) and its 95 % ``interval``.
+
+    Raises:
+        ValueError: If no frame was computed by both.
+    """
+    by_index = {error.index: error for error in second}
+    pairs = [(error, by_index[error.index]) for error in first if error.index in by_index]
+    if not pairs:
+        raise ValueError("both calculators must have computed one frame of the file, got none")
+    mine = [pair[0] for pair in pairs]
+    tables = _table(mine), _table([pair[1] for pair in pairs])
+    missing = np.isnan(tables[0]) | np.isnan(tables[1])
+    for table in tables:
+        table[missing] = np.nan
+    ones = np.ones(len(pairs))
+    values = [_metrics(table, ones) for table in tables]
+    resampled = [
+        [_metrics(table, weights) for table in tables] for weights in _resampled(mine, n_bootstrap)
+    ]
+    return {
+        "frames": len(mine),
+        "formulas": len({error.formula for error in mine}),
+        **{
+            name: {
+                "first": values[0][name],
+                "second": values[1][name],
+                "difference": values[0][name] - values[1][name],
+                "interval": _interval([a[name] - b[name] for a, b in resampled]),
+            }
+            for name in METRICS
+            if np.isfinite(values[0][name] - values[1][name])
+        },
+    }
+
+
+def _table(errors: Sequence[FrameError]) -> Array:
+    """Columns energy, forces, stress, n_atoms."""
+    return np.array([[e.energy, e.forces, e.stress, e.n_atoms] for e in errors], dtype=np.float64)
+
+
+def _resampled(errors: Sequence[FrameError], n_bootstrap: int) -> Array:
+    """Weights of the frames when formulas are drawn with replacement, (n_bootstrap, n_frames)."""
+    formulas = sorted({error.formula for error in errors})
+    groups = np.array([formulas.index(error.formula) for error in errors])
+    draws = np.random.default_rng(0).multinomial(
+        len(formulas), np.full(len(formulas), 1 / len(formulas)), size=n_bootstrap
+    )
+    return draws[:, groups].astype(np.float64)
+
+
+def _interval(values: Sequence[float]) -> list[float]:
+    return [float(bound) for bound in np.nanpercentile(values, [2.5, 97.5])]
+
+
+def _skip(atoms: Atoms, max_atoms: int | None, missed: Split | None) -> str | None:
     if max_atoms is not None and len(atoms) > max_atoms:
         return f"more than {max_atoms} atoms"
-    if split is not None and not split.holds(formula):
-        return f"not in the {split.fold} fold"
+    if missed is not None:
+        return f"not in the {missed.fold} fold"
     if not any(np.isfinite(value).any() for value in labels(atoms).values()):
         return "no labels"
     return None

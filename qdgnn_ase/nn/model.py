@@ -19,6 +19,9 @@ from qdgnn_ase.nn.readout import AtomicEnergy
 from qdgnn_ase.nn.repulsion import repulsion_energy
 from qdgnn_ase.nn.segment import Edges, segment_sum
 from qdgnn_ase.quantum.atomic import N_ELEMENTS, atomic_features, permuted_features
+from qdgnn_ase.quantum.tight_binding import EDGE_FEATURES, NODE_FEATURES, TightBinding
+
+_QUANTUM = ("t0", "t0_hoppings", "t0_moments", "none", "permuted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +42,12 @@ class QDGNNConfig:
     """Width of the pair features behind attention logits and filters."""
     n_heads: int = 8
     """Attention heads."""
-    quantum: Literal["t0", "none", "permuted"] = "t0"
-    """Quantum descriptors: T0 table, none, or T0 permuted over elements (negative control)."""
+    filters: Literal["channel", "head"] = "channel"
+    """One filter value per edge and channel, or one per edge and head (then n_heads must divide
+    n_vectors)."""
+    quantum: Literal["t0", "t0_hoppings", "t0_moments", "none", "permuted"] = "t0"
+    """Quantum descriptors: T0 table; T0 and T1 hoppings on edges; those and T1 moments on atoms;
+    none; or T0 permuted over elements (negative control)."""
 
     def __post_init__(self) -> None:
         for name in ("cutoff", "hidden", "n_layers", "n_vectors", "n_radial", "n_pair", "n_heads"):
@@ -50,8 +57,15 @@ class QDGNNConfig:
             raise ValueError(
                 f"hidden must be divisible by 2 * n_heads = {2 * self.n_heads}, got {self.hidden}"
             )
-        if self.quantum not in ("t0", "none", "permuted"):
-            raise ValueError(f"quantum must be 't0', 'none' or 'permuted', got {self.quantum!r}")
+        if self.filters not in ("channel", "head"):
+            raise ValueError(f"filters must be 'channel' or 'head', got {self.filters!r}")
+        if self.filters == "head" and self.n_vectors % self.n_heads:
+            raise ValueError(
+                f"n_vectors must be divisible by n_heads = {self.n_heads} with filters='head', "
+                f"got {self.n_vectors}"
+            )
+        if self.quantum not in _QUANTUM:
+            raise ValueError(f"quantum must be one of {_QUANTUM}, got {self.quantum!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dict for JSON; ``QDGNNConfig(**d)`` is the inverse."""
@@ -84,14 +98,19 @@ class QDGNN(nn.Module):
         self.register_buffer("shortest", torch.full((n, n), MIN_DISTANCE))
         self.register_buffer("counts", torch.zeros(N_ELEMENTS + 1, dtype=torch.int64))
         self.radial = RadialBasis(config.n_radial, config.cutoff)
-        self.fusion = Fusion(table.shape[1], config.hidden, N_ELEMENTS + 1)
+        hoppings = config.quantum in ("t0_hoppings", "t0_moments")
+        self.tight_binding = TightBinding() if hoppings else None
+        n_edge = len(EDGE_FEATURES) if hoppings else 0
+        n_node = len(NODE_FEATURES) if config.quantum == "t0_moments" else 0
+        self.fusion = Fusion(table.shape[1] + n_node, config.hidden, N_ELEMENTS + 1)
         self.layers = nn.ModuleList(
             Interaction(
                 hidden=config.hidden,
                 n_vectors=config.n_vectors,
-                n_radial=config.n_radial,
+                n_radial=config.n_radial + n_edge,
                 n_pair=config.n_pair,
                 n_heads=config.n_heads,
+                filters=config.filters,
                 neighbors=neighbors,
                 first=k == 0,
                 last=k == config.n_layers - 1,
@@ -126,10 +145,20 @@ class QDGNN(nn.Module):
 
     def _features(self, graph: AtomGraph, vector: Tensor, distance: Tensor, edges: Edges) -> Tensor:
         radial, fc = self.radial(distance)
-        hidden: Tensor = self.fusion(graph.numbers, self.quantum[graph.numbers])
+        unit = (vector / distance).T.contiguous()[:, :, None]
+        quantum = self.quantum[graph.numbers]
+        if self.tight_binding is not None:
+            z_i, z_j = graph.numbers[edges.destination], graph.numbers[edges.source]
+            hoppings = self.tight_binding.hoppings(distance, fc, z_i, z_j)
+            radial = torch.cat([radial, self.tight_binding.edge_features(hoppings)], dim=1)
+            if self.config.quantum == "t0_moments":
+                terms = self.tight_binding.edge_terms(hoppings, vector / distance, z_i, z_j)
+                moments = self.tight_binding.node_features(edges.sum(terms))
+                quantum = torch.cat([quantum, moments], dim=1)
+        hidden: Tensor = self.fusion(graph.numbers, quantum)
         vectors = None
         for layer in self.layers:
-            hidden, vectors = layer(hidden, vectors, radial, fc, vector / distance, edges)
+            hidden, vectors = layer(hidden, vectors, radial, fc, unit, edges)
         return hidden
 
     def _repulsion(self, graph: AtomGraph, distance: Tensor, edges: Edges) -> Tensor:
@@ -144,4 +173,5 @@ def _quantum_table(kind: str) -> Tensor:
     """(95, n_features); row 0 is NaN, so that a missing element cannot pass in silence."""
     if kind == "none":
         return torch.zeros(N_ELEMENTS + 1, 0)
-    return torch.tensor(atomic_features() if kind == "t0" else permuted_features(seed=0))
+    permuted = kind == "permuted"
+    return torch.tensor(permuted_features(seed=0) if permuted else atomic_features())

@@ -20,6 +20,8 @@ from qdgnn_ase.quantum.atomic import N_ELEMENTS, atomic_table
 
 _COEFFICIENTS = (0.18175, 0.50986, 0.28022, 0.02817)
 _EXPONENTS = (3.19980, 0.94229, 0.40290, 0.20162)
+_GUESS = 0.999
+"""Makes a guess differ from every length that was seen: `seen_pairs` tells them apart by it."""
 
 
 def zbl_energy(distance: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:
@@ -50,7 +52,7 @@ def shortest_distances(graphs: Sequence[AtomGraph]) -> Tensor:
     """Shortest distance of every element pair in Å, (95, 95), symmetric.
 
     Lengths in units of the sum of covalent radii: a pair that the graphs hold only at long range
-    gets the median of the pairs seen, a pair that they do not hold the 10th percentile.
+    gets the median of the pairs seen, a pair that they do not hold 0.999 of the 10th percentile.
     """
     n = N_ELEMENTS + 1
     flat = torch.full((n * n,), torch.inf)
@@ -59,9 +61,51 @@ def shortest_distances(graphs: Sequence[AtomGraph]) -> Tensor:
         distance = graph.edge_vectors().norm(dim=1).float()
         flat = flat.scatter_reduce(0, source * n + destination, distance, "amin")
     seen = flat.view(n, n)
-    radii = torch.zeros(n)
-    radii[1:] = torch.as_tensor(atomic_table()["covalent_radius_angstrom"].copy())
-    sums = radii[:, None] + radii[None, :]
+    sums = _radius_sums()
     ratios = (seen / sums)[torch.isfinite(seen)]
     low, middle = torch.quantile(ratios, torch.tensor([0.1, 0.5])) if len(ratios) else (0.7, 0.7)
-    return torch.where(torch.isfinite(seen), torch.minimum(seen, middle * sums), low * sums)
+    return torch.where(
+        torch.isfinite(seen), torch.minimum(seen, middle * sums), _GUESS * low * sums
+    )
+
+
+def seen_pairs(shortest: Tensor, counts: Tensor) -> Tensor:
+    """Which entries of a table of `shortest_distances` come from data, (95, 95) bool.
+
+    All guesses of a table have one ratio to the sum of covalent radii; the pairs of an element
+    that the data do not hold show it. All pairs count as seen where every element is held.
+
+    Args:
+        shortest: (95, 95), Å.
+        counts: (95,), atoms of each element in the data.
+    """
+    ratios = shortest / _radius_sums()
+    absent = (counts == 0).nonzero().flatten()
+    absent = absent[absent > 0]
+    if not len(absent):
+        return torch.ones_like(shortest, dtype=torch.bool)
+    guess = ratios[absent[0], absent[0]]
+    return (ratios - guess).abs() > 1e-5 * guess
+
+
+def join_shortest(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+    """Shortest distances in Å of two data sets, (95, 95).
+
+    The smaller value of a pair that both hold, the value of the one that holds it, else the first
+    one's guess.
+
+    Args:
+        first: Table and counts as in `seen_pairs`.
+        second: The same of the other data.
+    """
+    shortest, other = first[0], second[0]
+    in_first, in_second = seen_pairs(*first), seen_pairs(*second)
+    joined = torch.where(in_second, other, shortest)
+    return torch.where(in_first & in_second, torch.minimum(shortest, other), joined)
+
+
+def _radius_sums() -> Tensor:
+    """Sums of covalent radii in Å, (95, 95); row and column 0 hold one radius."""
+    radii = torch.zeros(N_ELEMENTS + 1)
+    radii[1:] = torch.as_tensor(atomic_table()["covalent_radius_angstrom"].copy())
+    return radii[:, None] + radii[None, :]

@@ -23,8 +23,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from qdgnn_ase.nn.model import QDGNN, QDGNNConfig
+from qdgnn_ase.nn.radial import SCALE
 
-FORMAT = 1
+FORMAT = 2
+"""1: radial basis without its factor `nn.radial.SCALE`; `load_model` converts the weights."""
 _UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å^3, tension positive"}
 
 
@@ -67,12 +69,22 @@ def load_model(
     try:
         with torch.random.fork_rng(devices=[]):  # initial weights draw from the caller's numbers
             model = QDGNN(QDGNNConfig(**document["config"]), neighbors=document["neighbors"])
-        model.load_state_dict(tensors)
+        model.load_state_dict(_converted(tensors, document["format"]))
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{path} must hold the weights of its config, got: {error}"
         ) from error
     return model.to(device).eval(), document
+
+
+def _converted(tensors: dict[str, Tensor], format_: int) -> dict[str, Tensor]:
+    """Weights of an earlier format for today's model: same energies."""
+    if format_ > 1:
+        return tensors
+    return {
+        name: value / SCALE if name.endswith("pair_radial.weight") else value
+        for name, value in tensors.items()
+    }
 
 
 def find_model(name: str | Path) -> Path:

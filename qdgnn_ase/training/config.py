@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from qdgnn_ase.data.splits import SplitBy
 from qdgnn_ase.nn.model import QDGNNConfig
 from qdgnn_ase.training.losses import LossWeights
 
@@ -40,11 +41,14 @@ class TrainConfig:
     max_force: float = 50.0
     """eV/Å. Frames with a larger force component are left out of training and validation."""
     val: float = 0.05
-    """Share of the formulas for validation."""
+    """Share of the formulas (or frames) for validation."""
     test: float = 0.10
-    """Share of the formulas that no step of training sees."""
+    """Share of the formulas (or frames) that no step of training sees."""
     split_seed: int = 0
     """Seed of the grouped split."""
+    split_by: SplitBy = "formula"
+    """Split by "formula", or by "frame" for files of one material: the shares are then blocks of
+    the frames of each formula in their order, training first, test last."""
     seed: int = 0
     """Seed of the weights and of the order of the data."""
     compiled: bool = False
@@ -61,6 +65,8 @@ class TrainConfig:
         for name in ("ema", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if self.split_by not in ("formula", "frame"):
+            raise ValueError(f"split_by must be 'formula' or 'frame', got {self.split_by!r}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = Non
         FloatingPointError: If the loss is no longer finite; the last good state is kept.
     """
     folder = Path(folder)
-    _check_claim(folder, config)
+    check_claim(folder, config)
     folds, provenance = load_folds(config)
     write_atomic(folder / "config.json", json.dumps(config.to_dict(), indent=2).encode())
     if config.init:
@@ -62,7 +62,7 @@ def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = Non
         if _is_stale(history, config.patience):
             log.info("no better validation loss in %d epochs: stopped", config.patience)
             break
-        started = perf_counter()
+        started = perf_counter(), process_time()
         parts: list[Parts] = []
         batches = _batches(train, config, epoch)
         for indices in batches:
@@ -72,7 +72,11 @@ def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = Non
             if progress:
                 progress(epoch, len(parts) / len(batches), parts[-1])
         scores = validate(state.averaged_model(), val, config)
-        history.append(_row(epoch, parts, scores, config.loss, perf_counter() - started))
+        seconds = {
+            "seconds": perf_counter() - started[0],
+            "cpu_seconds": process_time() - started[1],
+        }
+        history.append(_row(epoch, parts, scores, config.loss) | seconds)
         if not np.isfinite(history[-1]["val_loss"]):
             raise FloatingPointError(f"validation loss must be finite, got {scores}")
         if history[-1]["val_loss"] <= min(row["val_loss"] for row in history):
@@ -113,12 +117,12 @@ def _batches(samples: Sequence[Sample], config: TrainConfig, epoch: int) -> list
 
 
 def _row(
-    epoch: int, parts: Sequence[Parts], scores: Parts, weights: LossWeights, seconds: float
+    epoch: int, parts: Sequence[Parts], scores: Parts, weights: LossWeights
 ) -> dict[str, float]:
     train = {f"train_{name}": float(np.mean([part[name] for part in parts])) for name in parts[0]}
     val = {f"val_{name}": value for name, value in scores.items()}
     total = sum(getattr(weights, name) * value for name, value in scores.items())
-    return {"epoch": epoch, **train, **val, "val_loss": total, "seconds": seconds}
+    return {"epoch": epoch, **train, **val, "val_loss": total}
 
 
 def _is_stale(history: History, patience: int) -> bool:
@@ -126,7 +130,7 @@ def _is_stale(history: History, patience: int) -> bool:
     return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
 
-def _check_claim(folder: Path, config: TrainConfig) -> None:
+def check_claim(folder: Path, config: TrainConfig) -> None:
     """Refuse the folder of another run; keys that the config gained since have their defaults."""
     path = folder / "config.json"
     if not path.is_file():

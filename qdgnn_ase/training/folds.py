@@ -12,7 +12,7 @@ from ase import Atoms
 
 from qdgnn_ase.data.dataset import Sample, make_samples
 from qdgnn_ase.data.io import labels, read_structures
-from qdgnn_ase.data.splits import Fold, fold_of, reduced_formula
+from qdgnn_ase.data.splits import Fold, folds_of, reduced_formula
 from qdgnn_ase.training.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def load_folds(config: TrainConfig) -> tuple[dict[Fold, list[Sample]], Provenanc
         if not frames[fold]:
             raise ValueError(
                 f"the {fold} fold must hold at least one frame, got none of {files}; "
-                "give more formulas, or other shares val and test, or limits"
+                "give more formulas, split_by 'frame', other shares val and test, or limits"
             )
         folds[fold] = make_samples(frames[fold], config.model.cutoff)
     return folds, {"files": files, "train_config": _without_folders(config)}
@@ -59,10 +59,11 @@ def _sort(
 ) -> dict[str, int]:
     """Append each usable frame to its fold; returns how many went where."""
     counts = dict.fromkeys(("train", "val", "test", "too_large", "too_wild", "unlabelled"), 0)
-    for atoms in frames:
-        fold = fold_of(
-            reduced_formula(atoms), val=config.val, test=config.test, seed=config.split_seed
-        )
+    names = [reduced_formula(atoms) for atoms in frames]
+    places = folds_of(
+        names, val=config.val, test=config.test, seed=config.split_seed, by=config.split_by
+    )
+    for atoms, fold in zip(frames, places, strict=True):
         reason = _unusable(atoms, config, fold)
         counts[reason or fold] += 1
         if reason is None:

@@ -16,7 +16,7 @@ _PANELS = {"energy": "E MAE (eV/atom)", "forces": "F error, norm (eV/Å)", "stre
 def write_history(folder: Path, history: History) -> None:
     """Write ``history.csv`` and ``history.png`` into ``folder``."""
     text = io.StringIO()
-    names = sorted(history[0], key=lambda name: (name != "epoch", name))  # also after a restart
+    names = sorted(history[-1], key=lambda name: (name != "epoch", name))  # also after a restart
     writer = csv.DictWriter(text, fieldnames=names)
     writer.writeheader()
     writer.writerows(history)

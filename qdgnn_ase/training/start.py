@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qdgnn_ase.data.dataset import Sample, batch_indices, join
 from qdgnn_ase.nn.model import QDGNN
-from qdgnn_ase.nn.repulsion import shortest_distances
+from qdgnn_ase.nn.repulsion import join_shortest, shortest_distances
 from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
 from qdgnn_ase.training.checkpoint import load_model
 from qdgnn_ase.training.config import TrainConfig
@@ -23,11 +23,13 @@ def start_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
     """Model with references, scale, shortest distances and counts of the samples.
 
     With ``config.init`` the weights are the checkpoint's, its references are shifted by a fit of
-    what is left of the samples' energies, and its counts and shortest distances are joined with
-    the samples'.
+    what is left of the samples' energies (samples without energies leave them), and its shortest
+    distances are joined with the samples'. Of each element's count the larger one stays: stages
+    often share frames, a sum would count them twice.
 
     Raises:
-        ValueError: If no sample has an energy, or the checkpoint's architecture is another one.
+        ValueError: If no sample has an energy and there is no checkpoint, or its architecture is
+            another one.
     """
     return continued_model(config, samples) if config.init else new_model(config, samples)
 
@@ -51,26 +53,35 @@ def new_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
 
 
 def continued_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
-    """The checkpoint ``config.init`` with references that fit the samples."""
+    """The checkpoint ``config.init`` with references that fit the samples.
+
+    Samples without any energy leave the references as they are.
+    """
     model = load_model(str(config.init))[0]
     if model.config != config.model:
         raise ValueError(
             f"model must be the architecture of init, {model.config}, got {config.model}"
         )
-    composition, energies = _energies(samples)
-    left = energies - _predictions(model, samples, config.max_edges)
-    shift = torch.as_tensor(fit_element_energies(composition, left))
     counts = _counts(samples)
-    model.element_energies += torch.where(counts > 0, shift, torch.zeros_like(shift))
-    model.counts += counts
+    known = _with_energy(samples)
+    if known:
+        composition, energies = _energies(known)
+        left = energies - _predictions(model, known, config.max_edges)
+        shift = torch.as_tensor(fit_element_energies(composition, left))
+        model.element_energies += torch.where(_counts(known) > 0, shift, torch.zeros_like(shift))
     shortest = shortest_distances([sample.graph for sample in samples])
-    model.shortest.copy_(torch.minimum(model.shortest, shortest))
+    model.shortest.copy_(join_shortest((model.shortest, model.counts), (shortest, counts)))
+    model.counts.copy_(torch.maximum(model.counts, counts))
     return model.train()
+
+
+def _with_energy(samples: Sequence[Sample]) -> list[Sample]:
+    return [sample for sample in samples if bool(torch.isfinite(sample.targets["energy"]))]
 
 
 def _energies(samples: Sequence[Sample]) -> tuple[Array, Array]:
     """Composition (n, 95) and energies (n,) in eV of the samples that have one."""
-    known = [sample for sample in samples if bool(torch.isfinite(sample.targets["energy"]))]
+    known = _with_energy(samples)
     if not known:
         raise ValueError("the train fold must hold at least one energy, got none: no references")
     energies = np.array([sample.targets["energy"].item() for sample in known])
@@ -79,7 +90,7 @@ def _energies(samples: Sequence[Sample]) -> tuple[Array, Array]:
 
 def _predictions(model: QDGNN, samples: Sequence[Sample], max_edges: int) -> Array:
     """Energies in eV of the samples that have a label, (n,)."""
-    known = [sample for sample in samples if bool(torch.isfinite(sample.targets["energy"]))]
+    known = _with_energy(samples)
     sizes = [sample.graph.n_edges for sample in known]
     with torch.no_grad():
         parts = [

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from qdgnn_ase.nn.model import QDGNN
-from qdgnn_ase.training.checkpoint import load_tensors, save_tensors
+from qdgnn_ase.training.checkpoint import FORMAT, load_tensors, save_tensors
 from qdgnn_ase.training.config import TrainConfig
 from qdgnn_ase.training.history import History
 
@@ -79,6 +79,11 @@ class TrainState:
             ValueError: If the data files are not those of the saved run.
         """
         tensors, document = load_tensors(path)
+        if document["format"] < FORMAT:
+            raise ValueError(
+                f"{path} must have format {FORMAT} to go on from, got {document['format']}; start a "
+                "new run with init = its best.safetensors"
+            )
         if document["files"] != files:
             raise ValueError(
                 f"data files must be those that {path} was trained on, {document['files']}, "

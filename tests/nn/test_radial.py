@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qdgnn_ase.nn.radial import RadialBasis, envelope
+from qdgnn_ase.nn.radial import SCALE, RadialBasis, envelope
 
 CUTOFF = 4.5
 
@@ -71,6 +71,16 @@ def test_basis_is_bessel_times_envelope() -> None:
     distance = torch.tensor([[0.3], [2.0], [4.4]])
     values, fc = RadialBasis(3, CUTOFF)(distance)
     k = torch.arange(1, 4)
-    torch.testing.assert_close(values, torch.sin(k * torch.pi * distance / CUTOFF) / distance * fc)
+    bessel = torch.sin(k * torch.pi * distance / CUTOFF) / distance
+    torch.testing.assert_close(values, SCALE * bessel * fc)
     assert values.shape == (3, 3)
     assert fc.shape == (3, 1)
+
+
+def test_basis_is_of_order_one_in_a_crystal() -> None:
+    """Mean square over the edges of a homogeneous crystal, whose density of distances is d^2."""
+    distance = torch.linspace(1.5, 5.0, 2000)[:, None]
+    values, _ = RadialBasis(12, 5.0)(distance)
+    weight = distance**2 / (distance**2).sum()
+    mean_square = (weight * values**2).sum(dim=0)
+    assert ((0.3 < mean_square) & (mean_square < 3.0)).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,13 @@ from ase.data import atomic_numbers
 
 from qdgnn_ase.graph import from_atoms
 from qdgnn_ase.nn.model import QDGNN
-from qdgnn_ase.nn.repulsion import repulsion_energy, shortest_distances, zbl_energy
+from qdgnn_ase.nn.repulsion import (
+    join_shortest,
+    repulsion_energy,
+    seen_pairs,
+    shortest_distances,
+    zbl_energy,
+)
 
 
 def pair(symbols: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,3 +106,65 @@ def test_nothing_in_the_training_data_is_repelled() -> None:
 def test_shortest_distances_without_edges() -> None:
     matrix = shortest_distances([from_atoms(Atoms("Ar"), 5.0)])
     assert at(matrix, "C", "C") == pytest.approx(0.7 * 1.5, rel=0.05)
+
+
+def table(*pairs: tuple[str, float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Shortest distances of dimers and the counts that go with them."""
+    counts = torch.zeros(95, dtype=torch.int64)
+    for symbols, _ in pairs:
+        for z in Atoms(symbols).numbers:
+            counts[z] += 1
+    return dimers(*pairs), counts
+
+
+FIRST = (("CO", 1.1), ("NaCl", 2.4), ("SiSi", 2.3), ("FeFe", 2.2), ("OO", 1.2))
+SECOND = (("CO", 1.3), ("NaCl", 2.2), ("FeO", 1.9), ("SiO", 1.6))
+
+
+@pytest.mark.parametrize("pairs", [FIRST, SECOND, (("CuCu", 2.5),)])
+def test_what_was_seen_can_be_told_from_the_table(pairs: tuple[tuple[str, float], ...]) -> None:
+    seen = seen_pairs(*table(*pairs))
+    expected = torch.zeros_like(seen)
+    for symbols, _ in pairs:
+        i, j = Atoms(symbols).numbers
+        expected[i, j] = expected[j, i] = True
+    assert bool((seen == expected).all())
+
+
+def test_without_edges_nothing_was_seen() -> None:
+    counts = torch.zeros(95, dtype=torch.int64)
+    counts[18] = 1
+    assert not bool(seen_pairs(shortest_distances([from_atoms(Atoms("Ar"), 5.0)]), counts).any())
+
+
+def test_joined_distances() -> None:
+    first, second = table(*FIRST), table(*SECOND)
+    joined = join_shortest(first, second)
+    torch.testing.assert_close(joined, joined.T)
+    assert at(joined, "C", "O") == pytest.approx(at(first[0], "C", "O"))  # both: the shorter
+    assert at(joined, "Na", "Cl") == pytest.approx(at(second[0], "Na", "Cl"))
+    assert at(joined, "Si", "Si") == at(first[0], "Si", "Si")  # one: its value
+    assert at(joined, "Fe", "O") == at(second[0], "Fe", "O")
+    assert at(joined, "Ti", "U") == at(first[0], "Ti", "U")  # neither: the first's guess
+
+
+@pytest.mark.parametrize("order", [(FIRST, SECOND), (SECOND, FIRST)])
+def test_a_guess_never_hides_a_distance_that_was_seen(order: tuple[Any, Any]) -> None:
+    """The fault that this had: the smaller of two tables, whether seen or guessed."""
+    first, second = (table(*pairs) for pairs in order)
+    joined, naive = join_shortest(first, second), torch.minimum(first[0], second[0])
+    seen = seen_pairs(*first) | seen_pairs(*second)
+    assert bool((joined >= naive)[seen].all())
+    assert bool((joined > naive)[seen].any())  # negative control
+
+
+def test_a_third_stage_still_tells_what_was_seen() -> None:
+    first, second = table(*FIRST), table(*SECOND)
+    joined = join_shortest(first, second)
+    seen = seen_pairs(joined, torch.maximum(first[1], second[1]))
+    assert bool((seen == (seen_pairs(*first) | seen_pairs(*second))).all())
+
+
+def test_all_elements_held_counts_as_all_seen() -> None:
+    shortest = table(*FIRST)[0]
+    assert bool(seen_pairs(shortest, torch.ones(95, dtype=torch.int64)).all())

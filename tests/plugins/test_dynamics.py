@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 
 from qdgnn_ase import QDGNNCalculator
+from qdgnn_bench.diffusion import lgps
 from qdgnn_bench.dynamics import hot_run, nve_drift, salt
 
 
@@ -48,8 +53,14 @@ def test_a_run_that_explodes_is_reported() -> None:
     assert "exploded" in row["failure"]
 
 
-def test_embedded_model_conserves_energy() -> None:
-    atoms = salt()
+@pytest.mark.parametrize(
+    ("make", "temperature", "timestep_fs"), [(salt, 300.0, 1.0), (lgps, 600.0, 2.0)]
+)
+def test_embedded_model_conserves_energy(
+    make: Callable[[], Atoms], temperature: float, timestep_fs: float
+) -> None:
+    atoms = make()
     atoms.calc = QDGNNCalculator()
-    row = nve_drift(atoms, 300.0, time_ps=1.0)
+    row = nve_drift(atoms, temperature, 1.0, timestep_fs)
     assert abs(row["drift_mev_atom_ps"]) < 1.0
+    assert row["timestep_fs"] == timestep_fs

@@ -21,8 +21,8 @@ from click.testing import CliRunner
 
 import qdgnn_matgl.frames as frames_module
 from qdgnn_ase import fold_of, is_plausible, label, reduced_formula
-from qdgnn_matgl import Teacher, load_chgnet, load_m3gnet
-from qdgnn_matgl.frames import MAX_FORCE, SHARES, generate, main, select
+from qdgnn_matgl import RelaxedTeacher, Teacher, load_chgnet, load_m3gnet
+from qdgnn_matgl.frames import MAX_FORCE, SHARES, as_given, dynamics, generate, main, select
 from qdgnn_matgl.teacher import disagreement
 
 
@@ -49,6 +49,11 @@ class Scaled(Calculator):
 
 def teacher(factor: float = 1.5) -> Teacher:
     return Teacher(EMT(), [Scaled(factor)])
+
+
+@pytest.fixture(autouse=True)
+def emt_drives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames_module, "_driver", EMT)
 
 
 @pytest.fixture
@@ -91,6 +96,18 @@ def test_new_positions_new_results(copper: Atoms) -> None:
     copper.rattle(0.1, seed=2)
     assert not np.allclose(copper.get_forces(), before)
     assert copper.calc.disagreement != noted
+
+
+def test_relaxed_teacher_gives_the_energy_and_zeros(copper: Atoms) -> None:
+    energy = copper.copy()
+    energy.calc = EMT()
+    copper.calc = RelaxedTeacher(EMT())
+    assert copper.get_potential_energy() == energy.get_potential_energy()
+    assert not copper.get_forces().any()
+    assert not copper.get_stress().any()
+    assert energy.get_forces().any()
+    label_keys = {"energy", "free_energy", "forces", "stress"}
+    assert set(copper.calc.results) == label_keys
 
 
 def test_alone_it_agrees_with_itself(copper: Atoms) -> None:
@@ -140,12 +157,35 @@ def test_kinds_shares_and_keys() -> None:
 
 def test_volumes_of_the_kinds() -> None:
     source = next(atoms for atoms in metals() if fold_of(reduced_formula(atoms)) != "test")
-    bounds = {"near": (0.97, 1.03), "rattled": (0.89, 1.11), "hot": (0.64, 1.09)}
+    bounds = {
+        "near": (0.97, 1.03),
+        "rattled": (0.89, 1.11),
+        "hot": (0.64, 1.09),
+        "dynamics": (0.84, 1.11),
+    }
     for atoms in generate([source], 200):
         low, high = bounds.get(atoms.info["kind"], (0.1, 10))
         assert low < atoms.get_volume() / source.get_volume() < high
         changed = atoms.get_chemical_symbols() != source.get_chemical_symbols()
         assert changed == (atoms.info["kind"] == "substituted")
+
+
+def test_dynamics_moves_the_atoms_and_keeps_no_momenta(copper: Atoms) -> None:
+    before = copper.positions.copy()
+    moved = dynamics(copper, np.random.default_rng(0))
+    assert np.array_equal(copper.positions, before)
+    scaled = copper.get_scaled_positions(wrap=False) @ moved.cell.array
+    assert 0.02 < np.linalg.norm(moved.positions - scaled, axis=1).mean() < 1.0
+    assert moved.calc is None
+    assert not moved.has("momenta")
+
+
+def test_structures_as_given() -> None:
+    structures = metals()
+    made = list(as_given(structures, len(structures)))
+    assert len({atoms.info["key"] for atoms in made}) == len(made) > 30
+    assert all(any(atoms == source for source in structures) for atoms in made)
+    assert not any(fold_of(reduced_formula(atoms)) == "test" for atoms in made)
 
 
 def test_a_prefix_is_a_prefix() -> None:
@@ -208,6 +248,12 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     everything = ase.io.read(f"{out}.all.extxyz", ":")
     assert 0 < len(kept) < len(everything) <= 40
     assert max(map(len, everything)) <= 4
+    monkeypatch.setattr(frames_module, "make_relaxed_teacher", lambda folder: RelaxedTeacher(EMT()))
+    relaxed = tmp_path / "relaxed.extxyz"
+    CliRunner().invoke(
+        main, [*arguments[:2], str(relaxed), "--relaxed", "-n", "20"], catch_exceptions=False
+    )
+    assert 0 < len(ase.io.read(relaxed, ":")) <= 20
     again = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert "written=0" in again.output
     assert "failed=0" in again.output

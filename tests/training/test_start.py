@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from qdgnn_ase.data.dataset import Sample
-from qdgnn_ase.training.checkpoint import save_model
+from qdgnn_ase.training.checkpoint import load_model, save_model
 from qdgnn_ase.training.config import TrainConfig
 from qdgnn_ase.training.start import _predictions, new_model, start_model
 
@@ -49,9 +49,44 @@ def test_counts_and_shortest_distances_are_joined(
     first = new_model(config, samples[:12])
     save_model(path, first)
     second = start_model(replace(config, init=str(path)), samples[12:])
-    total = sum(len(s.graph.numbers) for s in samples)
-    assert int(second.counts.sum()) == total
-    assert bool((second.shortest <= first.shortest).all())
+    both = [new_model(config, part) for part in (samples[:12], samples[12:])]
+    assert bool((second.counts == torch.maximum(both[0].counts, both[1].counts)).all())
+    for part in (samples[:12], samples[12:]):
+        for sample in part:
+            source, destination = sample.graph.numbers[sample.graph.edge_index]
+            distance = sample.graph.edge_vectors().norm(dim=1).float()
+            assert bool((distance >= second.shortest[source, destination] - 1e-5).all())
+
+
+def test_a_second_stage_on_the_same_frames_changes_nothing(
+    samples: list[Sample], config: TrainConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "first.safetensors"
+    first = new_model(config, samples)
+    save_model(path, first)
+    second = start_model(replace(config, init=str(path)), samples)
+    assert bool((second.counts == first.counts).all())
+    torch.testing.assert_close(second.shortest, first.shortest)
+
+
+def test_without_energies_the_references_stay(
+    samples: list[Sample], config: TrainConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "first.safetensors"
+    first = new_model(config, samples)
+    save_model(path, first)
+    blind = [Sample(s.graph, s.targets | {"energy": torch.tensor([torch.nan])}) for s in samples]
+    second = start_model(replace(config, init=str(path)), blind)
+    torch.testing.assert_close(second.element_energies, first.element_energies)
+    with pytest.raises(ValueError, match="at least one energy"):
+        start_model(config, blind)
+
+
+def test_the_embedded_model_starts_a_run(samples: list[Sample], config: TrainConfig) -> None:
+    default = load_model("default")[0]
+    start = start_model(replace(config, init="default", model=default.config), samples)
+    assert start.training
+    assert bool((start.counts >= default.counts).all())
 
 
 def test_other_architecture_is_refused(

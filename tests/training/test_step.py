@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import pytest
 import torch
 
@@ -43,8 +46,13 @@ def test_gradient_is_that_of_the_loss(samples: list[Sample], config: TrainConfig
 
 
 @pytest.mark.slow
-def test_compiled_equals_eager(samples: list[Sample], config: TrainConfig) -> None:
-    model = new_model(config, samples)
+@pytest.mark.parametrize("quantum", ["t0", "t0_hoppings", "t0_moments"])
+def test_compiled_equals_eager(
+    samples: list[Sample],
+    config: TrainConfig,
+    quantum: Literal["t0", "t0_hoppings", "t0_moments"],
+) -> None:
+    model = new_model(replace(config, model=replace(config.model, quantum=quantum)), samples)
     eager = eager_step(model, config.loss)
     compiled = compiled_step(model, config.loss, example_batch(model, samples))
     for batch in (join(samples[:9]), join(samples[4:17]), samples[0]):  # one structure: eager
