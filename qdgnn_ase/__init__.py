@@ -34,8 +34,10 @@ if TYPE_CHECKING:
         paired_difference,
     )
     from qdgnn_ase.inference.simulate import molecular_dynamics, relax
+    from qdgnn_ase.nn.compile import CompilationWarning
     from qdgnn_ase.nn.derivatives import energy_forces_stress, hessian
     from qdgnn_ase.nn.model import QDGNN, QDGNNConfig
+    from qdgnn_ase.nn.speed import tune_process
     from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
     from qdgnn_ase.training.checkpoint import CheckpointError, load_model, save_model
     from qdgnn_ase.training.config import TrainConfig
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AtomGraph": "graph",
     "CheckpointError": "training.checkpoint",
+    "CompilationWarning": "nn.compile",
     "Evaluation": "inference.evaluate",
     "ExtrapolationWarning": "inference.domain",
     "FrameError": "inference.evaluate",
@@ -80,6 +83,7 @@ _HOME = {
     "strain": "data.perturb",
     "substitute": "data.perturb",
     "swap": "data.perturb",
+    "tune_process": "nn.speed",
     "vacancy": "data.perturb",
 }
 
@@ -87,6 +91,7 @@ __all__ = [
     "QDGNN",
     "AtomGraph",
     "CheckpointError",
+    "CompilationWarning",
     "Evaluation",
     "ExtrapolationWarning",
     "FrameError",
@@ -122,6 +127,7 @@ __all__ = [
     "strain",
     "substitute",
     "swap",
+    "tune_process",
     "vacancy",
 ]
 

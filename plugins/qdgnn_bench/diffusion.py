@@ -7,8 +7,7 @@ drift of the centre of mass is taken out. The spread over blocks and atoms gives
 
     D = D0 exp(-Ea / kT),    sigma = N q^2 D / (V k T)    (Nernst-Einstein, Haven ratio 1).
 
-The cell is the DFT one of the Materials Project, thermal expansion is left out, as in the DFT work
-that stands beside.
+The cell is the DFT one of the Materials Project at every temperature: no thermal expansion.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 
-from qdgnn_ase import QDGNNCalculator, molecular_dynamics, relax
+from qdgnn_ase import QDGNNCalculator, molecular_dynamics, reduced_formula, relax
 
 Row = dict[str, Any]
 Array = NDArray[np.float64]
@@ -224,14 +223,16 @@ def run(atoms: Atoms, temperatures: Sequence[float], **lengths: float) -> Row:
     known = fit["diffusivity"] is not None
     fit["conductivity_mS_cm"] = factor * fit["diffusivity"] if known else None
     fit["conductivity_interval"] = [factor * d for d in fit["interval"]] if known else None
-    system = f"{atoms.get_chemical_formula()} ({len(atoms)} atoms)"
+    system = f"{reduced_formula(atoms)} ({len(atoms)} atoms)"
     return {"system": system, "volume": volume, "n_lithium": n, "rows": rows, "arrhenius": fit}
 
 
 def markdown(result: Row) -> str:
     """Tables of the runs and of the literature, with the fit between them."""
+    first, last = (result["rows"][0]["lag_ps"][-1] * share / WINDOW[1] for share in WINDOW)
     lines = [
-        f"{result['system']}, constant volume. D of Li +- standard error.",
+        f"{result['system']}, constant volume. D of Li +- standard error, from the slope between "
+        f"lags of {first:.1f} and {last:.1f} ps (rattling in the cage must be over by then).",
         "",
         "| T, K | ps | step, fs | D, cm^2/s | MSD of the framework at the end, Å^2 | CPU s |",
         "|---|---|---|---|---|---|",

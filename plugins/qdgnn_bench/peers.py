@@ -142,28 +142,27 @@ def cells(comparison: dict[str, dict[str, Any]], peer: str) -> dict[str, int]:
 
 def peer_section(comparison: dict[str, dict[str, Any]]) -> list[str]:
     """Markdown lines: the table and the count of cells."""
-    peers = [peer for peer in next(iter(comparison.values())) if peer != ZERO]
-    title = " and ".join(peers)
+    rows = comparison.values()
+    peers = [peer for peer in next(iter(rows)) if peer != ZERO]
+    columns = [(p, m) for p in peers for m in METRICS if any(m in row[p] for row in rows)]
+    heads = [f"{peer}: {METRICS[metric]}" for peer, metric in columns]
     return [
-        f"## Beside {title} on the same frames",
+        f"## Beside {' and '.join(peers)} on the same frames",
         "Mean absolute errors, ours / peer; in brackets the 95 % interval of ours - peer, paired "
         "over formulas (negative: ours is better).",
         "",
-        "| file | "
-        + " | ".join(f"{p}: {u}" for p in peers for u in METRICS.values())
-        + " | F of zero forces, eV/Å |",
-        "|---|" + "---|" * (len(peers) * len(METRICS) + 1),
-        *[_line(name, row, peers) for name, row in comparison.items()],
+        f"| file | {' | '.join(heads)} | F of zero forces, eV/Å |",
+        "|---|" + "---|" * (len(columns) + 1),
+        *[_line(name, row, columns) for name, row in comparison.items()],
         "",
         *[_count(comparison, peer) for peer in peers],
         "",
     ]
 
 
-def _line(name: str, row: dict[str, Any], peers: Sequence[str]) -> str:
-    columns = [_cell(row[peer].get(metric)) for peer in peers for metric in METRICS]
-    zero = f"{row[ZERO]['forces_mae']['second']:.3f}" if ZERO in row else "-"
-    return f"| {name} | {' | '.join([*columns, zero])} |"
+def _line(name: str, row: dict[str, Any], columns: Sequence[tuple[str, str]]) -> str:
+    cells = [_cell(row[peer].get(metric)) for peer, metric in columns]
+    return f"| {name} | {' | '.join(cells)} | {row[ZERO]['forces_mae']['second']:.3f} |"
 
 
 def _cell(value: dict[str, Any] | None) -> str:

@@ -85,8 +85,7 @@ def solids(
 
 def fold_of_model(model: str) -> Split:
     """Test fold of a checkpoint, out of its training configuration."""
-    config = load_model(model)[1]["training"]["train_config"]
-    return Split("test", val=config["val"], test=config["test"], seed=config["split_seed"])
+    return Split.of_training(load_model(model)[1]["training"]["train_config"], "test")
 
 
 def _lattices(chosen: list[Any], calculators: Calculators, show: Callable[[str], None]) -> Part:

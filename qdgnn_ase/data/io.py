@@ -19,6 +19,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from pymatgen.io.cif import CifParser, str2float
 
 Array = NDArray[np.float64]
+_CRYSTAL = ("species", "lattice", "frac_coords")
 
 
 def read_structures(path: str | Path, index: str = ":") -> list[Atoms]:
@@ -73,8 +74,9 @@ def _read_lines(path: Path) -> list[Atoms]:
 
 
 def _crystal(row: dict[str, Any]) -> Atoms:
-    species, cell, scaled = (row.pop(key) for key in ("species", "lattice", "frac_coords"))
-    return Atoms(species, cell=cell, scaled_positions=scaled, pbc=True, info=row)
+    species, cell, scaled = (row[key] for key in _CRYSTAL)
+    info = {key: value for key, value in row.items() if key not in _CRYSTAL}
+    return Atoms(species, cell=cell, scaled_positions=scaled, pbc=True, info=info)
 
 
 def _read_cif(path: Path) -> list[Atoms]:

@@ -3,18 +3,20 @@
 The fold of a formula depends on the formula and the seed alone, not on which other structures are
 present, so that two data sets split with one seed never leak into each other.
 
-Frames of one material have one formula. They are split by frame: of each formula of a file, in the
-file's order, first training, then validation, then test. Neighbouring frames of a trajectory are
-nearly equal; blocks keep them in one fold, where a random choice would test on what was trained.
+Frames of one material have one formula. They are split by frame: the frames of each formula of a
+file, in the file's order, are cut into stretches, and each stretch into a block for training, one
+for validation and one for the test. Neighbouring frames of a trajectory are nearly equal; blocks
+keep them in one fold, where a random choice would test on what was trained. Several stretches see
+to it that every part of a file (heating, strains, surfaces) is in every fold.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from ase import Atoms
@@ -22,6 +24,8 @@ from pymatgen.core import Composition
 
 Fold = Literal["train", "val", "test"]
 SplitBy = Literal["formula", "frame"]
+_STRETCHES = 5
+_SHORTEST_STRETCH = 10
 
 
 def reduced_formula(atoms: Atoms) -> str:
@@ -67,8 +71,8 @@ def folds_of(
         val: Share of the formulas, or of the frames of each formula, for validation.
         test: The same for the test.
         seed: Seed of the split by formula.
-        by: "formula", or "frame" for blocks of the frames of each formula. A share above 0 is
-            rounded up to a frame; where that leaves none for training, all are for training.
+        by: "formula", or "frame" for blocks of the frames of each formula. A share above 0 is at
+            least a frame; where that leaves none for training, all are for training.
 
     Raises:
         ValueError: If the shares are negative or leave nothing to train on.
@@ -88,7 +92,14 @@ def folds_of(
 
 
 def _blocks(n: int, val: float, test: float) -> list[Fold]:
-    n_val, n_test = math.ceil(val * n), math.ceil(test * n)
+    """Folds of n frames in order."""
+    n_stretches = min(_STRETCHES, max(1, n // _SHORTEST_STRETCH))
+    edges = [round(k * n / n_stretches) for k in range(n_stretches + 1)]
+    return [fold for a, b in pairwise(edges) for fold in _stretch(b - a, val, test)]
+
+
+def _stretch(n: int, val: float, test: float) -> list[Fold]:
+    n_val, n_test = (max(1, round(share * n)) if share else 0 for share in (val, test))
     if n_val + n_test >= n:
         return ["train"] * n
     sizes: dict[Fold, int] = {"train": n - n_val - n_test, "val": n_val, "test": n_test}

@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 from qdgnn_ase.data.dataset import batch_indices
 from qdgnn_ase.graph import AtomGraph, collate, from_atoms
 from qdgnn_ase.inference.domain import Domain
+from qdgnn_ase.nn.compile import CompiledPotential
 from qdgnn_ase.nn.derivatives import energy_forces_stress, hessian
 from qdgnn_ase.nn.model import QDGNN
+from qdgnn_ase.nn.speed import warm_allocator
 from qdgnn_ase.training.checkpoint import load_model
 
 Array = NDArray[np.float64]
@@ -42,6 +44,11 @@ class QDGNNCalculator(Calculator):  # type: ignore[misc]  # ASE is untyped
             a copy is taken.
         device: Torch device; the GPU if there is one, else the CPU.
         dtype: "float32", or "float64" for finite differences and tight phonon work.
+        fast: Compile the potential at the first calculation (about a minute) and tune allocator and
+            matrix products of the whole process (``nn.speed.tune_process``): same numbers to
+            rounding, half the time, more memory. One ``CompilationWarning`` and eager numbers
+            where there is no C++ compiler. Workers may be forked after the first calculation, or
+            spawned; a spawned worker or a copy compiles for itself, with inductor's cache on disk.
         **kwargs: Passed to ``ase.calculators.calculator.Calculator``.
 
     Raises:
@@ -68,6 +75,8 @@ class QDGNNCalculator(Calculator):  # type: ignore[misc]  # ASE is untyped
         model: str | Path | QDGNN = "default",
         device: str | None = None,
         dtype: str = "float32",
+        *,
+        fast: bool = False,
         **kwargs: Any,
     ) -> None:
         if dtype not in _DTYPES:
@@ -78,6 +87,8 @@ class QDGNNCalculator(Calculator):  # type: ignore[misc]  # ASE is untyped
         network = copy.deepcopy(model) if isinstance(model, QDGNN) else load_model(model)[0]
         self.model = network.to(self.device, self.dtype).eval().requires_grad_(False)
         self.domain = Domain(self.model)
+        self.compiled = CompiledPotential(self.model) if fast else None
+        warm_allocator()
         label = "QDGNN instance" if isinstance(model, QDGNN) else str(model)
         self.parameters.update(model=label, device=str(self.device), dtype=dtype)
 
@@ -133,7 +144,11 @@ class QDGNNCalculator(Calculator):  # type: ignore[misc]  # ASE is untyped
         return graph.to(self.device)
 
     def _results(self, graph: AtomGraph) -> list[dict[str, Any]]:
-        output = {k: v.detach() for k, v in energy_forces_stress(self.model, graph).items()}
+        if self.compiled is None:
+            output = energy_forces_stress(self.model, graph)
+        else:
+            output = self.compiled(graph)
+        output = {name: value.detach() for name, value in output.items()}
         sizes = graph.n_atoms.tolist()
         rows = zip(
             output["energy"].tolist(),

@@ -111,12 +111,12 @@ class Interaction(nn.Module):
             edges: Edges of the batch.
         """
         x = self.norm(hidden)
-        logits, averaged, *filters = self._pair(x, radial, edges)
+        logits, averaged, *filters = self._pair(x, radial, fc, edges)
         attention = attention_weights(logits, fc, edges)
         if not self.narrow:
             attention = _widen(attention, self.part)
         summed, *vector_filters = (
-            _widen(part * fc, width) for part, width in zip(filters, self.filtered[1:], strict=True)
+            _widen(part, width) for part, width in zip(filters, self.filtered[1:], strict=True)
         )
         to_average, to_sum, vector_values = self.values(x).split(
             [self.part, self.part, self.n_vectors], dim=1
@@ -126,7 +126,8 @@ class Interaction(nn.Module):
         vectors = self._vectors(vectors, vector_values, vector_filters, unit, edges)
         return self._update(hidden, torch.cat([x, average, total], dim=1), vectors)
 
-    def _pair(self, x: Tensor, radial: Tensor, edges: Edges) -> tuple[Tensor, ...]:
+    def _pair(self, x: Tensor, radial: Tensor, fc: Tensor, edges: Edges) -> tuple[Tensor, ...]:
+        """Logits and filter of the attention average, then the enveloped filters f_c phi_ij."""
         to_destination, from_source = self.pair_atoms(x).chunk(2, dim=1)
         pair = silu(
             self.pair_radial(radial)
@@ -134,11 +135,14 @@ class Interaction(nn.Module):
             + edges.gather(from_source)
         )
         # one product per part: the backward of a split would copy the wide tensor once more
-        weights, biases = (
-            self.pair_out.weight.split(self.widths),
-            self.pair_out.bias.split(self.widths),
-        )
-        return tuple(linear(pair, w, b) for w, b in zip(weights, biases, strict=True))
+        weights = self.pair_out.weight.split(self.widths)
+        biases = self.pair_out.bias.split(self.widths)
+        plain = [linear(pair, w, b) for w, b in zip(weights[:2], biases[:2], strict=True)]
+        # f_c (W p + b) = [W, b] [f_c p, f_c]: one product with f_c in place of one per filter
+        pair = torch.cat([pair * fc, fc], dim=1)
+        columns = torch.cat([self.pair_out.weight, self.pair_out.bias[:, None]], dim=1)
+        enveloped = [linear(pair, w) for w in columns.split(self.widths)[2:]]
+        return (*plain, *enveloped)
 
     def _vectors(
         self,
@@ -151,7 +155,7 @@ class Interaction(nn.Module):
         """v_i + sum_j f_c (phi_ij y_j r_ij/d_ij + phi'_ij v_j), (3, n_atoms, n_vectors)."""
         messages = edges.gather(values) * filters[0]
         totals = []
-        for axis in range(3):  # three narrow products: one of three times the width leaves the cache
+        for axis in range(3):
             along = messages * unit[axis]
             if vectors is not None:
                 along = along + edges.gather(vectors[axis]) * filters[1]

@@ -1,4 +1,4 @@
-"""Process-wide speed switches: opt-in, for programs that own their process."""
+"""Memory of the process: what glibc keeps, and opt-in switches for programs that own it."""
 
 from __future__ import annotations
 
@@ -23,3 +23,12 @@ def tune_process() -> None:
             libc.mallopt(_M_MMAP_MAX, 0)
             libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
             libc.mallopt(_M_TOP_PAD, 64 << 20)
+
+
+def warm_allocator() -> None:
+    """Free one block of nearly 32 MiB, after which glibc keeps up to 64 MiB that are freed.
+
+    glibc returns freed memory above a threshold to the system and faults its pages in again at the
+    next call. The threshold follows the largest block freed so far; this one is never touched.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)

@@ -48,7 +48,7 @@ class TrainConfig:
     """Seed of the grouped split."""
     split_by: SplitBy = "formula"
     """Split by "formula", or by "frame" for files of one material: the shares are then blocks of
-    the frames of each formula in their order, training first, test last."""
+    the frames of each formula in their order."""
     seed: int = 0
     """Seed of the weights and of the order of the data."""
     compiled: bool = False

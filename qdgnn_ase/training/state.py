@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,12 @@ from qdgnn_ase.training.config import TrainConfig
 from qdgnn_ase.training.history import History
 
 
+log = logging.getLogger(__name__)
+
+MAX_LEFT_OUT = 3
+"""Batches in a row without a finite gradient that end a run."""
+
+
 class TrainState:
     """Model, averaged model, AdamW and its learning-rate schedule.
 
@@ -29,6 +36,7 @@ class TrainState:
     def __init__(self, model: QDGNN, config: TrainConfig, steps: int) -> None:
         self.model = model
         self.clip = config.clip
+        self._left_out = 0
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self.optimizer = torch.optim.AdamW(
             model.parameters(), config.learning_rate, weight_decay=config.weight_decay
@@ -41,20 +49,30 @@ class TrainState:
     def step(self, loss: Tensor, gradients: Sequence[Tensor]) -> None:
         """One optimiser step with the gradient of each parameter.
 
+        A batch whose loss or gradient is not finite is left out with a logged warning.
+
         Raises:
-            FloatingPointError: If the loss or its gradient is not finite; the weights are kept.
+            FloatingPointError: At the third such batch in a row; the weights are kept.
         """
         for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
             parameter.grad = gradient
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            raise FloatingPointError(
-                f"loss and gradient must be finite, got {loss.item()} and {norm.item()}; lower "
-                "learning_rate or clip, or look for wild frames (max_force)"
-            )
+            self._leave_out(loss, norm)
+            return
+        self._left_out = 0
         self.optimizer.step()
         self.schedule.step()
         self.average.update_parameters(self.model)
+
+    def _leave_out(self, loss: Tensor, norm: Tensor) -> None:
+        self._left_out += 1
+        text = f"loss and gradient must be finite, got {loss.item()} and {norm.item()}"
+        if self._left_out == MAX_LEFT_OUT:
+            raise FloatingPointError(
+                f"{text}; lower learning_rate or clip, or look for wild frames (max_force)"
+            )
+        log.warning("%s: batch left out", text)
 
     def averaged_model(self) -> QDGNN:
         """The model with the averaged weights."""

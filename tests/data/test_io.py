@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import ase.io
@@ -227,3 +228,29 @@ def test_other_files(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(bytes(range(256)))
     with pytest.raises(ValueError, match=r"a\.bin must be a structure file that ASE reads"):
         read_structures(tmp_path / "a.bin")
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+def test_json_lines(tmp_path: Path, name: str) -> None:
+    atoms = bulk("NaCl", "rocksalt", a=5.64)
+    scaled = atoms.get_scaled_positions(wrap=False).tolist()
+    row = {"lattice": atoms.cell.tolist(), "species": ["Na", "Cl"], "frac_coords": scaled}
+    opener = gzip.open if name.endswith(".gz") else open
+    with opener(tmp_path / name, "wt") as lines:
+        lines.write(json.dumps(row | {"material_id": "mp-1"}) + "\n" + json.dumps(row) + "\n")
+    first, second = read_structures(tmp_path / name)
+    assert first.info == {"material_id": "mp-1"}
+    assert second.info == {}
+    assert_allclose(first.cell.array, atoms.cell.array)
+    assert_allclose(first.positions, atoms.positions, atol=1e-12)
+    assert list(first.symbols) == ["Na", "Cl"]
+    assert first.pbc.all()
+    assert len(read_structures(tmp_path / name, "0")) == 1
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"species": ["Cu"]}', '"Cu"'])
+def test_broken_json_lines(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="JSON object with lattice, species and frac_coords"):
+        read_structures(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 from ase.data import chemical_symbols
 
-from qdgnn_ase.data.splits import fold_of, reduced_formula, split_indices
+from qdgnn_ase.data.splits import SplitBy, fold_of, folds_of, reduced_formula, split_indices
 
 SHARES = {"val": 0.2, "test": 0.3, "seed": 1}
 
@@ -106,3 +106,47 @@ def test_noble_gases_give_no_warning() -> None:
         warnings.simplefilter("error")
         assert reduced_formula(Atoms("XeF2")) == "XeF2"
         assert reduced_formula(Atoms("NeHe2")) in ("NeHe2", "He2Ne")
+
+
+def by_frame(formulas: list[str], val: float = 0.1, test: float = 0.1) -> str:
+    """First letters of the folds."""
+    folds = folds_of(formulas, val=val, test=test, seed=0, by="frame")
+    return "".join({"train": "-", "val": "v", "test": "t"}[fold] for fold in folds)
+
+
+def test_frames_of_one_material_are_split_in_blocks() -> None:
+    assert by_frame(["Cu"] * 100) == ("-" * 16 + "vvtt") * 5
+    assert by_frame(["Cu"] * 25) == ("-" * 10 + "vt" + "-" * 11 + "vt")
+    assert by_frame(["Cu"] * 6, test=0.0) == "-----v"
+
+
+def test_every_part_of_a_file_is_in_every_fold() -> None:
+    folds = by_frame(["Cu"] * 500)
+    for part in range(5):
+        assert set(folds[100 * part : 100 * (part + 1)]) == {"-", "v", "t"}
+
+
+def test_neighbouring_frames_stay_together() -> None:
+    """Negative control: a random choice of the same size changes fold ten times as often."""
+    folds = by_frame(["Cu"] * 1000)
+    changes = sum(a != b for a, b in pairwise(folds))
+    shuffled = np.random.default_rng(0).permutation(list(folds))
+    assert changes == 14
+    assert sum(a != b for a, b in pairwise(shuffled)) > 10 * changes
+
+
+def test_each_formula_of_a_file_is_split_for_itself() -> None:
+    mixed = by_frame(["Cu", "Ag"] * 50)
+    assert mixed[::2] == mixed[1::2] == by_frame(["Cu"] * 50)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_too_few_frames_are_all_for_training(n: int) -> None:
+    assert by_frame(["Cu"] * n) == "-" * n
+
+
+@pytest.mark.parametrize("by", ["formula", "frame"])
+@pytest.mark.parametrize("shares", [(0.6, 0.4), (-0.1, 0.1)])
+def test_shares_that_leave_nothing_are_refused(by: SplitBy, shares: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="with a sum below 1"):
+        folds_of(["Cu"], val=shares[0], test=shares[1], seed=0, by=by)

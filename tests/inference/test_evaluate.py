@@ -5,6 +5,7 @@ A calculator that is wrong in a known way must show exactly that.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,20 @@ from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed, Calculator, InputError
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import voigt_6_to_full_3x3_stress
 from ase.units import GPa
 
 from qdgnn_ase.data.io import read_structures
 from qdgnn_ase.data.splits import fold_of, reduced_formula
-from qdgnn_ase.inference.evaluate import METRICS, FrameError, Split, evaluate, summarise
+from qdgnn_ase.inference.evaluate import (
+    METRICS,
+    FrameError,
+    Split,
+    evaluate,
+    frame_errors,
+    paired_difference,
+    summarise,
+)
 
 ALLOYS = Path(__file__).parent.parent / "data_files" / "alloys_emt.extxyz"
 
@@ -227,3 +237,76 @@ def test_progress() -> None:
     assert len(seen) == 60
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
+
+
+def test_frames_keep_their_place() -> None:
+    evaluation = frame_errors(Picky(), ALLOYS)
+    frames = read_structures(ALLOYS)
+    assert len(evaluation.errors) + sum(evaluation.skipped.values()) == len(frames)
+    for error in evaluation.errors:
+        assert error.formula == reduced_formula(frames[error.index])
+    assert evaluation.report()["frames"] == evaluate(Picky(), ALLOYS)["frames"]
+
+
+def test_stress_of_nine_components() -> None:
+    """As matgl's calculator gives it."""
+
+    class Full(Shifted):
+        def calculate(self, *args: Any, **kwargs: Any) -> None:
+            super().calculate(*args, **kwargs)
+            self.results["stress"] = voigt_6_to_full_3x3_stress(self.results["stress"])
+
+    assert evaluate(Full(stress=2.0), ALLOYS)["stress_mae"] == pytest.approx(2.0 / 3, abs=1e-4)
+
+
+def test_paired_difference_by_hand() -> None:
+    first, second = (frame_errors(calc, ALLOYS).errors for calc in (Shifted(0.3), Shifted(0.5)))
+    result = paired_difference(first, second)
+    assert (result["frames"], result["formulas"]) == (60, 30)
+    row = result["energy_mae"]
+    assert row["first"] == pytest.approx(0.3, abs=1e-5)
+    assert row["second"] == pytest.approx(0.5, abs=1e-5)
+    assert row["difference"] == pytest.approx(-0.2, abs=1e-5)
+    assert row["interval"] == pytest.approx([-0.2, -0.2], abs=1e-5)  # the same on every formula
+
+
+def test_pairing_removes_what_is_hard_for_both() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.exponential(size=50)
+    first = [FrameError(f"A{k}", 1, x, 0.0, 0.0, k) for k, x in enumerate(hard)]
+    second = [FrameError(f"A{k}", 1, x + 0.01, 0.0, 0.0, k) for k, x in enumerate(hard)]
+    low, high = paired_difference(first, second)["energy_mae"]["interval"]
+    assert high < 0
+    assert high - low < 1e-6
+    assert spread(first) > 0.2  # unpaired the difference is lost
+
+
+def test_pairs_are_the_frames_that_both_computed() -> None:
+    every, some = frame_errors(EMT(), ALLOYS).errors, frame_errors(Picky(), ALLOYS).errors
+    assert paired_difference(every, some)["frames"] == len(some) < len(every)
+    blind = [replace(error, energy=np.nan) for error in every]
+    result = paired_difference(every, blind)
+    assert "energy_mae" not in result
+    assert "forces_mae" in result
+    with pytest.raises(ValueError, match="got none"):
+        paired_difference(every, [])
+
+
+def test_values_that_one_lacks_count_for_neither() -> None:
+    first = [FrameError(f"A{k}", 1, 0.0, 0.0, float(k), k) for k in range(4)]
+    second = [replace(e, stress=np.nan if e.index == 3 else e.stress) for e in first]
+    row = paired_difference(first, second)["stress_mae"]
+    assert row["first"] == row["second"] == pytest.approx(1.0)
+
+
+def test_split_by_frame() -> None:
+    split = Split.of_training(
+        {"val": 0.1, "test": 0.1, "split_seed": 0, "split_by": "frame"}, "test"
+    )
+    assert split.select(["Cu"] * 10) == [False] * 9 + [True]
+    with pytest.raises(ValueError, match="by formula"):
+        split.holds("Cu")
+    old = Split.of_training({"val": 0.1, "test": 0.1, "split_seed": 0}, "test")
+    assert old.by == "formula"
+    formulas = [f"Cu{k}Al" for k in range(1, 50)]
+    assert old.select(formulas) == [old.holds(formula) for formula in formulas]

@@ -179,7 +179,8 @@ def test_command_writes_what_it_prints(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_text_with_a_fit() -> None:
     rows = [
-        row | {"time_ps": 20, "timestep_fs": 2, "framework_msd": 0.4, "seconds": 1}
+        row
+        | {"time_ps": 20, "timestep_fs": 2, "framework_msd": 0.4, "seconds": 1, "lag_ps": [0, 5.2]}
         for row in points(0.25, 1e-3, 0.1)
     ]
     fit = arrhenius(rows) | {
@@ -189,5 +190,6 @@ def test_text_with_a_fit() -> None:
     }
     text = markdown({"system": "LGPS", "rows": rows, "arrhenius": fit})
     assert "Ea = 0.25 +- " in text
+    assert "between lags of 1.3 and 5.2 ps" in text
     assert "6.0 mS/cm" in text
     assert "Haven ratio 1" in text

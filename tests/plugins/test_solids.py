@@ -265,7 +265,7 @@ def test_crystals_asked_for_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="finite_displacement"):
         phonons.read_sets(tmp_path)
     write_supercells(tmp_path, ("NaCl", "AlN"))
-    with pytest.raises(ValueError, match="missing: .'MgO'"):
+    with pytest.raises(ValueError, match=r"missing.*MgO"):
         phonons.read_sets(tmp_path)
 
 

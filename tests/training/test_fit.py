@@ -26,11 +26,12 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from pymatgen.core import Composition
 
-from qdgnn_ase.data.dataset import make_samples
+from qdgnn_ase.data.dataset import Sample, make_samples
 from qdgnn_ase.data.io import read_structures
 from qdgnn_ase.data.splits import fold_of, reduced_formula, split_indices
 from qdgnn_ase.nn.model import QDGNNConfig
 from qdgnn_ase.training import fit as fit_module
+from qdgnn_ase.training import state as state_module
 from qdgnn_ase.training.checkpoint import load_model, load_tensors
 from qdgnn_ase.training.config import TrainConfig
 from qdgnn_ase.training.fit import fit, validate
@@ -59,7 +60,7 @@ def rows(folder: Path) -> list[dict[str, float]]:
     with (folder / "history.csv").open() as handle:
         table = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(handle)]
     for row in table:
-        row.pop("seconds")
+        del row["seconds"], row["cpu_seconds"]
     return table
 
 
@@ -274,6 +275,7 @@ def test_loss_that_is_not_finite_keeps_the_last_good_state(
         original(self, loss * torch.nan, *rest)
 
     with monkeypatch.context() as patch:
+        patch.setattr(state_module, "MAX_LEFT_OUT", 1)
 
         def progress(epoch: int, share: float, parts: dict[str, float]) -> None:
             if epoch == 2:
@@ -285,6 +287,21 @@ def test_loss_that_is_not_finite_keeps_the_last_good_state(
     assert all(value.isfinite().all() for value in weights(tmp_path / "last.safetensors").values())
     fit(CONFIG, tmp_path)
     assert_same_run(tmp_path, run)
+
+
+def test_single_batches_that_are_not_finite_are_left_out(samples: list[Sample]) -> None:
+    state = TrainState(new_model(CONFIG, samples), CONFIG, steps=10)
+    gradients = [torch.ones_like(p) for p in state.model.parameters()]
+    before = [p.clone() for p in state.model.parameters()]
+    for _ in range(3):  # never three in a row
+        state.step(torch.tensor(torch.nan), gradients)
+        state.step(torch.tensor(1.0), [g * torch.nan for g in gradients])
+        if state.schedule.last_epoch == 0:
+            after = list(state.model.parameters())
+            assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+        state.step(torch.tensor(1.0), gradients)
+    assert state.schedule.last_epoch == 3
+    assert all(p.isfinite().all() for p in state.model.parameters())
 
 
 def test_divergence_raises(tmp_path: Path) -> None:

@@ -9,20 +9,21 @@ import pytest
 import torch
 
 from qdgnn_ase.data.dataset import Sample, join
+from qdgnn_ase.nn.compile import check_sizes
 from qdgnn_ase.training.config import TrainConfig
 from qdgnn_ase.training.start import new_model
-from qdgnn_ase.training.step import check_sizes, compiled_step, eager_step, example_batch
+from qdgnn_ase.training.step import compiled_step, eager_step, example_batch
 
 
 def test_example_batch_has_distinct_sizes(samples: list[Sample], config: TrainConfig) -> None:
     model = new_model(config, samples)
-    check_sizes(model, example_batch(model, samples))
+    check_sizes(model, example_batch(model, samples).graph)
 
 
 def test_ambiguous_sizes_are_refused(samples: list[Sample], config: TrainConfig) -> None:
     model = new_model(config, samples)
     with pytest.raises(ValueError, match="must be distinct"):
-        check_sizes(model, join(samples[:2]))  # a batch of two: edge_index has two rows
+        check_sizes(model, join(samples[:2]).graph)  # a batch of two: edge_index has two rows
     with pytest.raises(ValueError, match="at least two training samples"):
         example_batch(model, samples[:2])
 

@@ -1,0 +1,129 @@
+"""`qdgnn bench-speed`: energy, forces and stress per call, beside CHGNet and M3GNet, one thread.
+
+All subjects of one size run at the same time, each in a process of its own, and take turns call by
+call: a busy machine slows all of them alike. A call moves the atoms and asks the ASE calculator for
+energy, forces and stress. Memory is the peak of the process minus its peak after loading.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+
+from qdgnn_bench.speed_report import plot, tables
+from qdgnn_bench.speed_worker import Contender, Row, Worker
+
+SIZES = (8, 64, 192, 512, 1728, 4096, 30000)
+_LARGEST_PEER = 1728
+"""Atoms. Larger cells are for ours alone: the peers take minutes and tens of GB."""
+
+
+def run_size(contenders: Sequence[Contender], n_atoms: int, repeats: int) -> list[Row]:
+    """Rows of all contenders at one size, measured in turns.
+
+    Args:
+        contenders: Who computes.
+        n_atoms: Size, see ``speed_cell``.
+        repeats: Turns after a first call that does not count.
+    """
+    workers = [Worker(contender, n_atoms) for contender in contenders]
+    try:
+        first = [worker.ask("call") for worker in workers]
+        calls: list[list[Row]] = [[] for _ in workers]
+        for _ in range(repeats):
+            for worker, done in zip(workers, calls, strict=True):
+                done.append(worker.ask("call"))
+        rows = [
+            {"subject": contender.name, "mode": contender.mode, "atoms": n_atoms}
+            | {"first_s": start["wall"], "calls": repeats}
+            | _statistics(done)
+            | worker.ask("memory")
+            for contender, worker, start, done in zip(
+                contenders, workers, first, calls, strict=True
+            )
+        ]
+        for contender, worker, row in zip(contenders, workers, rows, strict=True):
+            if contender.name == "qdgnn" and not contender.tuned:
+                row |= worker.ask("shares")
+    finally:
+        for worker in workers:
+            worker.close()
+    return rows
+
+
+def _statistics(calls: Sequence[Row]) -> Row:
+    return {
+        f"{kind}_ms_{name}": 1e3 * float(function([call[kind] for call in calls]))
+        for kind in ("cpu", "wall")
+        for name, function in (("min", np.min), ("median", np.median))
+    }
+
+
+def repeats_of(n_atoms: int, repeats: int) -> int:
+    """Turns at one size: all up to 64 atoms, half to 512, one sixth beyond; at least one."""
+    return max(1, repeats // (1 if n_atoms <= 64 else 2 if n_atoms <= 512 else 6))
+
+
+def run(
+    contenders: Sequence[Contender],
+    sizes: Sequence[int],
+    repeats: int,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Row]:
+    """Rows of all sizes; beyond 1,728 atoms ours alone."""
+    rows: list[Row] = []
+    for n_atoms in sizes:
+        peers = n_atoms <= _LARGEST_PEER
+        taking = [c for c in contenders if peers or c.name == "qdgnn"]
+        progress(f"{n_atoms} atoms")
+        rows += run_size(taking, n_atoms, repeats_of(n_atoms, repeats))
+    return rows
+
+
+@click.command()
+@click.option("--model", default="default", show_default=True)
+@click.option("--m3gnet", type=Path, help="Model folder of M3GNet; random weights if not given.")
+@click.option("--sizes", default=",".join(map(str, SIZES)), show_default=True, help="Atoms.")
+@click.option("--repeats", default=18, show_default=True, help="Turns of the small sizes.")
+@click.option("--ours-only", is_flag=True, help="Leave CHGNet and M3GNet out.")
+@click.option("--default-only", is_flag=True, help="Leave the tuned modes out (no compilation).")
+@click.option("--json", "output", type=Path, help="Write all numbers to this file.")
+@click.option("--markdown", type=Path, help="Write the tables to this file.")
+@click.option("--plot", "picture", type=Path, help="Write a plot of time against atoms.")
+def speed(
+    model: str,
+    m3gnet: Path | None,
+    sizes: str,
+    repeats: int,
+    ours_only: bool,
+    default_only: bool,
+    output: Path | None,
+    markdown: Path | None,
+    picture: Path | None,
+) -> None:
+    """Time and memory of energy, forces and stress, one thread, beside CHGNet and M3GNet."""
+    console = Console()
+    paths = {"qdgnn": model}
+    if not ours_only:
+        paths |= {"chgnet": "", "m3gnet": "" if m3gnet is None else str(m3gnet)}
+    modes = (False,) if default_only else (False, True)
+    contenders = [Contender(name, tuned, path) for name, path in paths.items() for tuned in modes]
+    with console.status("starting") as status:
+        rows = run(contenders, [int(n) for n in sizes.split(",")], repeats, status.update)
+    text = tables(rows)
+    console.print(text, markup=False, soft_wrap=True)
+    if output is not None:
+        machine = platform.processor() or platform.machine()
+        document = {"date": date.today().isoformat(), "machine": machine, "threads": 1}
+        output.write_text(json.dumps(document | {"model": model, "rows": rows}, indent=2))
+    if markdown is not None:
+        markdown.write_text(text)
+    if picture is not None:
+        plot(rows, picture)
