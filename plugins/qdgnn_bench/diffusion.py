@@ -1,4 +1,4 @@
-"""`qdgnn bench-diffusion`: lithium diffusion in Li10GeP2S12 and its Arrhenius fit.
+"""`qdgnn bench-diffusion`: lithium diffusion in the argyrodite Li6PS5Cl and its Arrhenius fit.
 
 Self-diffusion by Einstein's relation, D = lim MSD(t) / (6 t): the slope of the mean-square
 displacement of Li, averaged over time origins, between 20 and 80 % of a block of the run, after the
@@ -7,7 +7,7 @@ drift of the centre of mass is taken out. The spread over blocks and atoms gives
 
     D = D0 exp(-Ea / kT),    sigma = N q^2 D / (V k T)    (Nernst-Einstein, Haven ratio 1).
 
-The cell is the DFT one of the Materials Project at every temperature: no thermal expansion.
+The cell is that of room temperature at every temperature: no thermal expansion.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import click
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator
-from ase.spacegroup import crystal
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 
 from qdgnn_ase import QDGNNCalculator, molecular_dynamics, reduced_formula, relax
+from qdgnn_bench.argyrodite import LITERATURE, argyrodite
 
 Row = dict[str, Any]
 Array = NDArray[np.float64]
@@ -41,43 +41,6 @@ ROOM = 300.0
 _INTERVAL = 10
 _CM2_S = 1e-4
 """Å^2/ps in cm^2/s."""
-LITERATURE = (
-    "| source | Ea, eV | conductivity at 300 K, mS/cm |\n|---|---|---|\n"
-    "| experiment, Kamaya et al., Nat. Mater. 10, 682 (2011) | 0.24 | 12 |\n"
-    "| experiment, Kuhn et al., Energy Environ. Sci. 6, 3548 (2013) | 0.22 | 10 |\n"
-    "| DFT-MD (PBE), Mo, Ong and Ceder, Chem. Mater. 24, 15 (2012) | 0.21 | 9 |\n"
-    "| DFT-MD, Materzanini et al., arXiv:2010.08068, tetragonal | 0.18 | |"
-)
-
-
-def lgps() -> Atoms:
-    """Li10GeP2S12, 50 atoms, P4_2mc: ordered cell of the Materials Project (mp-696128, CC BY 4.0).
-
-    PBE-relaxed; Ge and P share a site of the real crystal, and Li is spread over more sites.
-    """
-    sites: dict[str, list[tuple[float, float, float]]] = {
-        "Li": [
-            (0.2287, 0.27295, 0.29456),
-            (0.25632, 0.72477, 0.03666),
-            (0, 0, 0.93973),
-            (0.5, 0.5, 0.54802),
-        ],
-        "Ge": [(0.5, 0.5, 0.80103)],
-        "P": [(0, 0, 0.68605), (0, 0.5, 0.50407)],
-        "S": [
-            (0, 0.69443, 0.41207),
-            (0.5, 0.18985, 0.09706),
-            (0, 0.80471, 0.0941),
-            (0.5, 0.29, 0.40324),
-            (0, 0.19195, 0.77707),
-            (0.5, 0.70738, 0.69817),
-        ],
-    }
-    species = [symbol for symbol, places in sites.items() for _ in places]
-    basis = [place for places in sites.values() for place in places]
-    cell = [8.787646, 8.787646, 12.657546, 90, 90, 90]
-    atoms: Atoms = crystal(species, basis, spacegroup=105, cellpar=cell)
-    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
 
 
 def trajectory(atoms: Atoms, temperature: float, time_ps: float, timestep_fs: float) -> Array:
@@ -253,8 +216,8 @@ def _fit_text(fit: Row) -> str:
         f"{fit['points']} temperatures; extrapolated to {ROOM:.0f} K: D = {fit['diffusivity']:.1e} "
         f"cm^2/s, conductivity {fit['conductivity_mS_cm']:.1f} mS/cm (68 % of samples in "
         f"{low:.1f}-{high:.1f}), by Nernst-Einstein with Haven ratio 1: "
-        f"{fit['nernst_einstein_mS_cm_per_cm2_s']:.2e} mS/cm per cm^2/s. A demonstration: one cell "
-        "of 50 atoms, one run per temperature, errors of the sampling only."
+        f"{fit['nernst_einstein_mS_cm_per_cm2_s']:.2e} mS/cm per cm^2/s. A demonstration: one "
+        "small cell, one run per temperature, errors of the sampling only."
     )
 
 
@@ -305,8 +268,8 @@ def diffusion(
     table: Path | None,
     **lengths: float,
 ) -> None:
-    """Li diffusion in Li10GeP2S12: mean-square displacements, Arrhenius fit, literature."""
-    atoms = lgps()
+    """Li diffusion in Li6PS5Cl: mean-square displacements, Arrhenius fit, literature."""
+    atoms = argyrodite()
     atoms.calc = load_calculator(model, fast)
     with Console().status(f"molecular dynamics at {temperatures} K"):
         result = run(atoms, temperatures, **lengths)

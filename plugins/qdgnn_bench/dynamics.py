@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from qdgnn_ase import molecular_dynamics, relax
-from qdgnn_bench.diffusion import lgps, load_calculator
+from qdgnn_bench.argyrodite import argyrodite
+from qdgnn_bench.diffusion import load_calculator
 
 Row = dict[str, Any]
 
@@ -99,8 +100,8 @@ def hot_cells() -> list[Atoms]:
 
 
 def run(calculator: Calculator, nve_ps: float, hot_ps: float) -> list[Row]:
-    """NVE of NaCl at 300 K (1 fs) and of Li10GeP2S12 at 600 K (2 fs), five hot cells at 1000 K."""
-    crystal, conductor = salt(), lgps()
+    """NVE of NaCl at 300 K (1 fs) and of Li6PS5Cl at 600 K (2 fs), five hot cells at 1000 K."""
+    crystal, conductor = salt(), argyrodite()
     crystal.calc = conductor.calc = calculator
     relax(conductor, cell=False)
     rows = [nve_drift(crystal, 300.0, nve_ps), nve_drift(conductor, 600.0, nve_ps, 2.0)]
@@ -119,7 +120,7 @@ def run(calculator: Calculator, nve_ps: float, hot_ps: float) -> list[Row]:
 def md(model: str, nve_ps: float, hot_ps: float, fast: bool, output: Path | None) -> None:
     """Energy drift of NaCl at 300 K and a Li conductor at 600 K, five hot cells at 1000 K.
 
-    float32, 1 fs; Li10GeP2S12 2 fs.
+    float32, 1 fs; Li6PS5Cl 2 fs.
     """
     rows = run(load_calculator(model, fast), nve_ps, hot_ps)
     table = Table("system", "ensemble", "ps", "mean T (K)", "drift meV/atom/ps", "survived")

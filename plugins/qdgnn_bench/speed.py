@@ -2,7 +2,7 @@
 
 All subjects of one size run at the same time, each in a process of its own, and take turns call by
 call: a busy machine slows all of them alike. A call moves the atoms and asks the ASE calculator for
-energy, forces and stress. Memory is the peak of the process minus its peak after loading.
+energy, forces and stress. Memory is the peak of the process minus what it held after loading (Linux).
 """
 
 from __future__ import annotations

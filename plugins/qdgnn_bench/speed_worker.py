@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,10 +132,10 @@ def _serve(contender: Contender, n_atoms: int, pipe: Connection) -> None:
 def _answers(contender: Contender, n_atoms: int) -> dict[str, Callable[[], Row]]:
     atoms, generator = speed_cell(n_atoms), np.random.default_rng(0)
     atoms.calc = contender.calculator()
-    start = _peak_mb()
+    start = _start_peak()
     return {
         "call": lambda: _call(atoms, generator),
-        "memory": lambda: {"memory_mb": _peak_mb() - start},
+        "memory": lambda: {"memory_mb": _status_mb("VmHWM") - start},
         "shares": lambda: _shares(contender, atoms),
     }
 
@@ -149,8 +149,19 @@ def _call(atoms: Atoms, generator: np.random.Generator) -> Row:
     return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _start_peak() -> float:
+    """Memory of the process now, MB; its peak counts from here (Linux, elsewhere NaN)."""
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5")
+    return _status_mb("VmRSS")
+
+
+def _status_mb(name: str) -> float:
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    kilobytes = [float(line.split()[1]) for line in lines if line.startswith(f"{name}:")]
+    return kilobytes[0] / 1024 if kilobytes else float("nan")
 
 
 def _shares(contender: Contender, atoms: Atoms) -> Row:
@@ -162,7 +173,7 @@ def _shares(contender: Contender, atoms: Atoms) -> Row:
     vector = graph.edge_vectors().requires_grad_(True)
 
     def forward() -> torch.Tensor:
-        energy: torch.Tensor = model(graph, vector)["energy"].sum()
+        energy: torch.Tensor = model(graph, vector.clone())["energy"].sum()
         return energy
 
     def both() -> None:

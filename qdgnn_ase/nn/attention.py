@@ -160,7 +160,7 @@ class Interaction(nn.Module):
             if vectors is not None:
                 along = along + edges.gather(vectors[axis]) * filters[1]
             totals.append(edges.sum(along))
-        total = torch.stack(totals) * self.scale
+        total: Tensor = torch.stack(totals) * self.scale
         return total if vectors is None else vectors + total
 
     def _update(self, hidden: Tensor, inputs: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:

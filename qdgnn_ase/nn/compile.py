@@ -103,9 +103,7 @@ class CompiledPotential:
         tune_process()
         example = graph_tensors(_example(self.model, graph))
         try:
-            program = compile_traced(
-                lambda state, graph: self._flat(state, graph), self._state(), example
-            )
+            program = compile_traced(self._flat, self._state(), example)
             with torch.no_grad():
                 program(self._state(), example)  # inductor works at the first call
         except Exception as error:  # inductor and the compiler fail in many ways

@@ -84,8 +84,8 @@ def test_compiled_here_and_in_workers(model: QDGNN, no_tuning: None) -> None:
         np.testing.assert_allclose(got["forces"], wanted["forces"], atol=1e-4)
         np.testing.assert_allclose(got["stress"], wanted["stress"], atol=1e-6, rtol=1e-4)
     atoms = rattled(n=4)
-    for method in ("fork", "spawn"):
-        context = multiprocessing.get_context(method)
+    contexts = (multiprocessing.get_context("fork"), multiprocessing.get_context("spawn"))
+    for context in contexts:
         here, there = context.Pipe()
         process = context.Process(target=forces_in_child, args=(fast, atoms, there))
         process.start()

@@ -14,12 +14,12 @@ from click.testing import CliRunner
 
 import qdgnn_bench.diffusion as module
 from qdgnn_ase import reduced_formula
+from qdgnn_bench.argyrodite import argyrodite
 from qdgnn_bench.diffusion import (
     arrhenius,
     conductivity,
     diffusion,
     diffusivity,
-    lgps,
     load_calculator,
     markdown,
     mean_square_displacement,
@@ -36,16 +36,19 @@ def walk(d: float, n_frames: int, n_atoms: int, seed: int = 0) -> np.ndarray:
     return np.cumsum(steps * (2 * d * FRAME_PS) ** 0.5, axis=0)
 
 
-def test_cell_is_the_published_one() -> None:
-    atoms = lgps()
-    assert reduced_formula(atoms) == "Li10Ge(PS6)2"
-    assert len(atoms) == 50
-    assert atoms.get_volume() == pytest.approx(977.45, abs=0.01)
-    i, _, length = neighbor_list("ijd", atoms, 2.5)
-    assert length.min() == pytest.approx(2.0417, abs=1e-3)  # shortest P-S bond
-    for symbol in ("P", "Ge"):  # four sulphur neighbours each
-        for k in atoms.symbols.indices()[symbol]:
-            assert (i == k).sum() == 4
+def test_cell_has_the_bonds_of_the_published_one() -> None:
+    atoms = argyrodite()
+    assert reduced_formula(atoms) == "Li6PS5Cl"
+    assert len(atoms) == 52
+    i, j, length = neighbor_list("ijd", atoms, 2.75)
+    assert length.min() == pytest.approx(2.046, abs=1e-3)  # P-S of PS4
+    assert set(zip(*(atoms.symbols[k] for k in (i, j)), strict=True)) >= {("P", "S"), ("Li", "S")}
+    for k in atoms.symbols.indices()["P"]:
+        assert (i == k).sum() == 4
+    for k in atoms.symbols.indices()["Li"]:
+        neighbors = [str(atoms.symbols[n]) for n in j[i == k]]
+        assert set(neighbors) <= {"S", "Cl"}
+        assert len(neighbors) >= 3
 
 
 def test_mean_square_displacement_by_hand() -> None:
@@ -154,7 +157,7 @@ class Cage(Calculator):
 
     def __init__(self) -> None:
         super().__init__()
-        self.home = lgps().positions
+        self.home = argyrodite().positions
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
@@ -170,10 +173,10 @@ def test_command_writes_what_it_prints(tmp_path: Path, monkeypatch: pytest.Monke
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "d.json").read_text())
     assert [row["temperature"] for row in document["rows"]] == [600.0, 900.0]
-    assert document["n_lithium"] == 20
+    assert document["n_lithium"] == 24
     text = (tmp_path / "d.md").read_text()
     assert text.strip() in result.output
-    assert "Kamaya" in text
+    assert "Kraft" in text
     assert (tmp_path / "d.png").stat().st_size > 5_000
 
 
@@ -188,7 +191,7 @@ def test_text_with_a_fit() -> None:
         "conductivity_mS_cm": 6.0,
         "conductivity_interval": [3.0, 12.0],
     }
-    text = markdown({"system": "LGPS", "rows": rows, "arrhenius": fit})
+    text = markdown({"system": "Li6PS5Cl", "rows": rows, "arrhenius": fit})
     assert "Ea = 0.25 +- " in text
     assert "between lags of 1.3 and 5.2 ps" in text
     assert "6.0 mS/cm" in text

@@ -12,7 +12,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 
 from qdgnn_ase import QDGNNCalculator
-from qdgnn_bench.diffusion import lgps
+from qdgnn_bench.argyrodite import argyrodite
 from qdgnn_bench.dynamics import hot_run, nve_drift, salt
 
 
@@ -54,7 +54,7 @@ def test_a_run_that_explodes_is_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "temperature", "timestep_fs"), [(salt, 300.0, 1.0), (lgps, 600.0, 2.0)]
+    ("make", "temperature", "timestep_fs"), [(salt, 300.0, 1.0), (argyrodite, 600.0, 2.0)]
 )
 def test_embedded_model_conserves_energy(
     make: Callable[[], Atoms], temperature: float, timestep_fs: float

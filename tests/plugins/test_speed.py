@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from click.testing import CliRunner
+from numpy.typing import NDArray
 
 from qdgnn_bench import speed_worker
 from qdgnn_bench.speed import SIZES, repeats_of, run, speed
@@ -30,12 +31,10 @@ def test_cells_are_compact() -> None:
         speed_cell(100)
 
 
-def neighbours(atoms: Atoms, center: str, other: str) -> np.ndarray:
+def neighbours(atoms: Atoms, center: str, other: str) -> NDArray[np.float64]:
     """Distances from each ``center`` atom to all ``other`` atoms, sorted."""
-    distances = np.sort(atoms.get_all_distances(mic=True)[atoms.symbols == center], axis=1)
-    every = atoms.get_all_distances(mic=True)[atoms.symbols == center][:, atoms.symbols == other]
-    assert len(distances) == len(every)
-    return np.sort(every, axis=1)
+    distances = atoms.get_all_distances(mic=True)[atoms.symbols == center]
+    return np.sort(distances[:, atoms.symbols == other], axis=1)
 
 
 def test_garnet_is_the_garnet() -> None:
@@ -66,7 +65,7 @@ def test_run_measures_ours() -> None:
 def test_failure_in_the_worker_is_told() -> None:
     worker = Worker(Contender("qdgnn", path="no such model"), 8)
     try:
-        with pytest.raises(RuntimeError, match="8 atoms: .*no such model"):
+        with pytest.raises(RuntimeError, match=r"8 atoms: .*no such model"):
             worker.ask("call")
     finally:
         worker.close()
@@ -119,8 +118,8 @@ def test_fewer_calls_of_large_cells() -> None:
 def test_command(tmp_path: Path) -> None:
     result = CliRunner().invoke(
         speed,
-        ["--sizes", "8", "--repeats", "1", "--ours-only", "--default-only"]
-        + ["--json", str(tmp_path / "s.json"), "--markdown", str(tmp_path / "s.md")],
+        f"--sizes 8 --repeats 1 --ours-only --default-only --json {tmp_path / 's.json'} "
+        f"--markdown {tmp_path / 's.md'}",
     )
     assert result.exit_code == 0, result.output
     assert "GEMM floor" in (tmp_path / "s.md").read_text()
