@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 SOURCES = pyproject.toml constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint results clean
 
 demo: .venv/core
 	.venv/bin/qdgnn demo
@@ -15,6 +15,22 @@ lint: .venv/dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+# Every table of README and model card, about an hour: make results DATA=folder M3GNET=folder
+# DATA holds the sets named below, M3GNET is pretrained_models/M3GNet-MP-2021.2.8-PES of matgl
+RESULTS = plugins/qdgnn_bench/results
+results: .venv/dev
+	.venv/bin/qdgnn bench-speed --m3gnet $(M3GNET) --json $(RESULTS)/speed.json \
+	  --markdown $(RESULTS)/speed.md --plot $(RESULTS)/speed.png
+	.venv/bin/qdgnn bench-solids --structures $(DATA)/mp36k/mp36k.jsonl.gz \
+	  --elastic $(DATA)/elastic_mp/elastic_mp.jsonl.gz --displacements $(DATA)/pes_phonopy \
+	  --m3gnet $(M3GNET) --json $(RESULTS)/solids.json --markdown $(RESULTS)/solids.md
+	.venv/bin/qdgnn bench-diffusion --json $(RESULTS)/diffusion.json \
+	  --markdown $(RESULTS)/diffusion.md
+	.venv/bin/qdgnn bench-md --json $(RESULTS)/dynamics.json
+	.venv/bin/qdgnn bench-card $(DATA)/pes_mattersim_bench/*.xyz.gz --m3gnet $(M3GNET) --chgnet \
+	  --model qdgnn_ase/pretrained/default.safetensors --dynamics $(RESULTS)/dynamics.json \
+	  --tables $(RESULTS) --readme README.md
 
 # torch first and pinned: an unpinned one brings gigabytes of CUDA packages
 .venv/core: $(SOURCES)

@@ -1,9 +1,14 @@
-"""`qdgnn bench-card`: evaluate a model and write its card and the README's error table."""
+"""`qdgnn bench-card`: evaluate a model and write its card and the README's tables.
+
+The README's tables stand between ``<!-- NAME: made by ... -->`` and ``<!-- end of NAME -->``: the
+errors are made here, every other one is the file NAME.md of the folder of tables.
+"""
 
 from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -14,7 +19,7 @@ import click
 from qdgnn_ase import Evaluation, QDGNNCalculator, Split, frame_errors, load_model
 from qdgnn_bench.peers import METRICS, ZERO, ZeroForces, compare, peer_errors, peer_section, peers
 
-_BEGIN, _END = "<!-- errors: made by `qdgnn bench-card` -->", "<!-- end of errors -->"
+_BLOCK = re.compile(r"(<!-- (\w+): made by [^\n]* -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
 @click.command()
@@ -22,8 +27,13 @@ _BEGIN, _END = "<!-- errors: made by `qdgnn bench-card` -->", "<!-- end of error
 @click.option("--model", required=True, type=click.Path(exists=True, dir_okay=False))
 @click.option("--max-atoms", default=120, show_default=True)
 @click.option("--dynamics", type=click.Path(exists=True), help="JSON of `qdgnn bench-md`.")
-@click.option("--readme", type=click.Path(exists=True), help="Replace the error table in it.")
-@click.option("--note", multiple=True, help="Line for the card: licences, weak spots.")
+@click.option("--readme", type=click.Path(exists=True), help="Replace the tables in it.")
+@click.option(
+    "--tables",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of Markdown tables of other benchmarks, for card and README.",
+)
+@click.option("--note", multiple=True, help="Line for the card; without any, the last card's.")
 @click.option(
     "--m3gnet", type=click.Path(exists=True, file_okay=False), help="Model folder of the peer."
 )
@@ -39,14 +49,16 @@ def card(
     max_atoms: int,
     dynamics: str | None,
     readme: str | None,
+    tables: Path | None,
     note: tuple[str, ...],
     m3gnet: str | None,
     chgnet: bool,
     peers_cache: Path | None,
 ) -> None:
     """Errors of MODEL on its own test fold of FILES; writes MODEL.json and MODEL.md beside it."""
+    others = {path.stem: path.read_text() for path in sorted(tables.glob("*.md"))} if tables else {}
     if readme:
-        _check_marks(Path(readme))
+        _check_marks(Path(readme), others)
     document = load_model(model)[1]
     config = document["training"]["train_config"]
     fold = Split.of_training(config, "test")
@@ -64,15 +76,15 @@ def card(
         "peers": compare(ours, theirs | _zero(files, max_atoms, fold)) if theirs else {},
         "max_atoms": max_atoms,
         "dynamics": json.loads(Path(dynamics).read_text())["rows"] if dynamics else [],
-        "notes": list(note),
+        "notes": list(note) or _last_notes(Path(model)),
         "date": date.today().isoformat(),
         "machine": platform.processor() or platform.machine(),
     }
     target = Path(model)
     target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    target.with_suffix(".md").write_text(_markdown(target.stem, result))
+    target.with_suffix(".md").write_text(_markdown(target.stem, result, others))
     if readme:
-        _replace(Path(readme), error_table(errors))
+        _replace(Path(readme), others | {"errors": error_table(errors)})
     click.echo(error_table(errors))
 
 
@@ -96,7 +108,13 @@ def _interval(row: dict[str, Any], metric: str) -> str:
     return "-".join(f"{bound:.3f}" for bound in row[f"{metric}_interval"])
 
 
-def _markdown(name: str, result: dict[str, Any]) -> str:
+def _last_notes(model: Path) -> list[str]:
+    card = model.with_suffix(".json")
+    notes: list[str] = json.loads(card.read_text())["notes"] if card.is_file() else []
+    return notes
+
+
+def _markdown(name: str, result: dict[str, Any], others: dict[str, str]) -> str:
     stages = _stages(result["model"]["training"])
     dynamics = [f"- {_dynamics(row)}" for row in result["dynamics"]]
     return "\n".join(
@@ -117,6 +135,7 @@ def _markdown(name: str, result: dict[str, Any]) -> str:
             "## Dynamics",
             *(dynamics or ["Not measured for these weights."]),
             "",
+            *[f"## {title.capitalize()}\n{_lower(text)}" for title, text in others.items()],
         ]
     )
 
@@ -156,13 +175,21 @@ def _versions(document: dict[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in document["versions"].items())
 
 
-def _check_marks(readme: Path) -> None:
-    text = readme.read_text()
-    if _BEGIN not in text or _END not in text:
-        raise click.UsageError(f"{readme} must hold the lines {_BEGIN!r} and {_END!r}")
+def _lower(text: str) -> str:
+    """Headings one level down."""
+    return re.sub(r"^#", "##", text, flags=re.MULTILINE)
 
 
-def _replace(readme: Path, table: str) -> None:
-    before, rest = readme.read_text().split(_BEGIN)
-    after = rest.split(_END)[1]
-    readme.write_text(f"{before}{_BEGIN}\n{table}\n{_END}{after}")
+def _check_marks(readme: Path, others: dict[str, str]) -> None:
+    names = {match[2] for match in _BLOCK.finditer(readme.read_text())}
+    if "errors" not in names or names - {"errors", *others}:
+        raise click.UsageError(
+            f"{readme} must hold the block <!-- errors: made by ... --> ... <!-- end of errors --> "
+            f"and else only blocks of {sorted(others)}, got {sorted(names)}"
+        )
+
+
+def _replace(readme: Path, tables: dict[str, str]) -> None:
+    readme.write_text(
+        _BLOCK.sub(lambda m: f"{m[1]}{tables[m[2]].strip()}\n{m[3]}", readme.read_text())
+    )

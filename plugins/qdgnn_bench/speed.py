@@ -1,8 +1,9 @@
 """`qdgnn bench-speed`: energy, forces and stress per call, beside CHGNet and M3GNet, one thread.
 
-All subjects of one size run at the same time, each in a process of its own, and take turns call by
-call: a busy machine slows all of them alike. A call moves the atoms and asks the ASE calculator for
-energy, forces and stress. Memory is the peak of the process minus what it held after loading (Linux).
+Up to 512 atoms all subjects run at the same time, each in a process of its own, and take turns call
+by call: a busy machine slows all of them alike. Larger cells run one subject after the other, in
+memory for one. A call moves the atoms and asks the ASE calculator for energy, forces and stress.
+Memory is the peak of the process minus what it held after loading (Linux).
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from qdgnn_bench.speed_report import plot, tables
 from qdgnn_bench.speed_worker import Contender, Row, Worker
 
 SIZES = (8, 64, 192, 512, 1728, 4096, 30000)
+_LARGEST_TOGETHER = 512
+"""Atoms."""
+
 _LARGEST_PEER = 1728
 """Atoms. Larger cells are for ours alone: the peers take minutes and tens of GB."""
 
@@ -82,8 +86,9 @@ def run(
     for n_atoms in sizes:
         peers = n_atoms <= _LARGEST_PEER
         taking = [c for c in contenders if peers or c.name == "qdgnn"]
-        progress(f"{n_atoms} atoms")
-        rows += run_size(taking, n_atoms, repeats_of(n_atoms, repeats))
+        for group in [taking] if n_atoms <= _LARGEST_TOGETHER else [[c] for c in taking]:
+            progress(f"{n_atoms} atoms: {', '.join(c.name for c in group)}")
+            rows += run_size(group, n_atoms, repeats_of(n_atoms, repeats))
     return rows
 
 

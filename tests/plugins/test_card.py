@@ -129,5 +129,28 @@ def test_readme_without_marks_is_refused(model: Path, tmp_path: Path) -> None:
     readme.write_text("no table here\n")
     result = CliRunner().invoke(card, [str(ALLOYS), "--model", str(model), "--readme", str(readme)])
     assert result.exit_code == 2
-    assert "must hold the lines" in result.output
+    assert "must hold the block" in result.output
     assert readme.read_text() == "no table here\n"
+
+
+def test_tables_of_other_benchmarks(model: Path, tmp_path: Path) -> None:
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    (tables / "speed.md").write_text("# Heading\n| atoms | ms |\n")
+    (tables / "solids.md").write_text("| a | b |\n")
+    block = "<!-- speed: made by `qdgnn bench-speed` -->\nold\n<!-- end of speed -->\n"
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{MARKS[0]}\nold\n{MARKS[1]}\n{block}")
+    arguments = [str(ALLOYS), "--model", str(model), "--readme", str(readme)]
+    refused = CliRunner().invoke(card, arguments)
+    assert refused.exit_code == 2  # a block without its table would go stale
+    assert "old" in readme.read_text()
+    arguments += ["--tables", str(tables), "--note", "kept"]
+    CliRunner().invoke(card, arguments, catch_exceptions=False)
+    assert "old" not in readme.read_text()
+    assert "| atoms | ms |" in readme.read_text()
+    text = model.with_suffix(".md").read_text()
+    assert "## Solids\n| a | b |" in text
+    assert "## Speed\n## Heading" in text
+    CliRunner().invoke(card, arguments[:-2], catch_exceptions=False)
+    assert "- kept" in model.with_suffix(".md").read_text()
