@@ -139,7 +139,7 @@ def model64() -> QDGNN:
         model.element_energies.copy_(torch.randn(95) * 5.0)
     with torch.no_grad():
         for layer in model.layers:
-            layer.pair_radial.weight *= 4.0
+            layer.pair_radial.weight *= 0.4
             layer.pair_out.weight *= 3.0
             layer.pair_out.weight[: config.n_heads] *= 6.0  # logits
             layer.values[2].weight *= 2.0

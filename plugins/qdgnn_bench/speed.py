@@ -120,14 +120,16 @@ def speed(
         paths |= {"chgnet": "", "m3gnet": "" if m3gnet is None else str(m3gnet)}
     modes = (False,) if default_only else (False, True)
     contenders = [Contender(name, tuned, path) for name, path in paths.items() for tuned in modes]
+    machine = platform.processor() or platform.machine()
+    document = {"date": date.today().isoformat(), "machine": machine, "threads": 1, "model": model}
+    rows: list[Row] = []
     with console.status("starting") as status:
-        rows = run(contenders, [int(n) for n in sizes.split(",")], repeats, status.update)
+        for n_atoms in map(int, sizes.split(",")):
+            rows += run(contenders, [n_atoms], repeats, status.update)
+            if output is not None:  # after each size: the large ones take long
+                output.write_text(json.dumps(document | {"rows": rows}, indent=2))
     text = tables(rows)
     console.print(text, markup=False, soft_wrap=True)
-    if output is not None:
-        machine = platform.processor() or platform.machine()
-        document = {"date": date.today().isoformat(), "machine": machine, "threads": 1}
-        output.write_text(json.dumps(document | {"model": model, "rows": rows}, indent=2))
     if markdown is not None:
         markdown.write_text(text)
     if picture is not None:

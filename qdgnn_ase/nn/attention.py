@@ -156,10 +156,10 @@ class Interaction(nn.Module):
         messages = edges.gather(values) * filters[0]
         totals = []
         for axis in range(3):
-            along = messages * unit[axis]
+            along = edges.sum(messages * unit[axis])
             if vectors is not None:
-                along = along + edges.gather(vectors[axis]) * filters[1]
-            totals.append(edges.sum(along))
+                along = along + edges.sum_messages(vectors[axis], filters[1])
+            totals.append(along)
         total: Tensor = torch.stack(totals) * self.scale
         return total if vectors is None else vectors + total
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-
 SCALE = 10.0
 """Factor in Å of the enveloped functions, whose mean square is about 0.01 / Å^2 without it."""
 

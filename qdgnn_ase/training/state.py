@@ -17,7 +17,6 @@ from qdgnn_ase.training.checkpoint import FORMAT, load_tensors, save_tensors
 from qdgnn_ase.training.config import TrainConfig
 from qdgnn_ase.training.history import History
 
-
 log = logging.getLogger(__name__)
 
 MAX_LEFT_OUT = 3
@@ -99,8 +98,8 @@ class TrainState:
         tensors, document = load_tensors(path)
         if document["format"] < FORMAT:
             raise ValueError(
-                f"{path} must have format {FORMAT} to go on from, got {document['format']}; start a "
-                "new run with init = its best.safetensors"
+                f"{path} must have format {FORMAT} to go on from, got {document['format']}; "
+                "start a new run with init = its best.safetensors"
             )
         if document["files"] != files:
             raise ValueError(

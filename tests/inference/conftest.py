@@ -21,7 +21,7 @@ def model() -> QDGNN:
         model = QDGNN(TINY, neighbors=20.0)
     with torch.no_grad():
         for layer in model.layers:
-            layer.pair_radial.weight *= 4.0
+            layer.pair_radial.weight *= 0.4
             layer.pair_out.weight *= 3.0
             layer.values[2].weight *= 2.0
     model.element_energies.copy_(-torch.arange(95.0) / 10)

@@ -51,8 +51,8 @@ def gradient_error(model: QDGNN, graph: AtomGraph) -> float:
         direction = gradient / norm + random / random.norm()
         numeric = 0.0
         for k, weight in ((1, 8 / 12), (-1, -8 / 12), (2, -1 / 12), (-2, 1 / 12)):
-            vector_to_parameters(start + k * 2e-5 * direction, parameters)
-            numeric += weight * force_loss(model, graph).item() / 2e-5
+            vector_to_parameters(start + k * 1e-4 * direction, parameters)
+            numeric += weight * force_loss(model, graph).item() / 1e-4
         errors.append(abs(numeric - float(gradient @ direction)) / norm.item())
     vector_to_parameters(start, parameters)
     return max(errors)
