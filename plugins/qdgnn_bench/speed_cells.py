@@ -1,4 +1,7 @@
-"""Structures of the speed benchmark: rocksalt MgO of any size, and a real lithium garnet."""
+"""Structures of the speed benchmark: MgO of any size, a real lithium garnet, and NaCl.
+
+MgO is a dense cell with many neighbours; NaCl, where the peers have few triplets, a favourable one.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,23 @@ from ase.spacegroup import crystal
 
 GARNET = 192
 """Atoms of the garnet's conventional cell: this size asks for it."""
+SALT = 216
+"""Atoms of 3 x 3 x 3 cells of NaCl: this size asks for them."""
 
 _RATTLE = 0.05
 """Å."""
 
 
 def speed_cell(n_atoms: int) -> Atoms:
-    """MgO with ``n_atoms`` atoms, or Li7La3Zr2O12 for 192; rattled by 0.05 Å.
+    """MgO with ``n_atoms`` atoms, or Li7La3Zr2O12 for 192, NaCl for 216; rattled by 0.05 Å.
 
     Raises:
         ValueError: If ``n_atoms`` is no multiple of 8.
     """
     if n_atoms < 8 or n_atoms % 8:
         raise ValueError(f"sizes must be multiples of the 8 atoms of a MgO cell, got {n_atoms}")
-    atoms = garnet() if n_atoms == GARNET else _rocksalt(n_atoms // 8)
+    special = {GARNET: garnet, SALT: salt}
+    atoms = special[n_atoms]() if n_atoms in special else _rocksalt(n_atoms // 8)
     atoms.rattle(_RATTLE, seed=n_atoms)
     return atoms
 
@@ -50,6 +56,12 @@ def garnet() -> Atoms:
         cellpar=[13.134, 13.134, 12.663, 90, 90, 90],
     )
     atoms.info.clear()
+    return atoms
+
+
+def salt() -> Atoms:
+    """NaCl, 216 atoms."""
+    atoms: Atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(3)
     return atoms
 
 
