@@ -25,8 +25,8 @@ SIZES = (8, 64, 192, 216, 512, 1728, 4096, 30000)
 _LARGEST_TOGETHER = 216
 """Atoms. Of 512 two CHGNets take 20 GB."""
 
-_LARGEST_PEER = 1728
-"""Atoms. Larger cells are for ours alone: the peers take minutes and tens of GB."""
+_LARGEST = {"chgnet": 512, "m3gnet": 1728}
+"""Atoms. Larger cells are for ours alone: of 1,728 atoms CHGNet takes more than 20 GB."""
 
 
 def run_size(contenders: Sequence[Contender], n_atoms: int, repeats: int) -> list[Row]:
@@ -81,11 +81,10 @@ def run(
     repeats: int,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
-    """Rows of all sizes; beyond 1,728 atoms ours alone."""
+    """Rows of all sizes, of each peer up to its largest."""
     rows: list[Row] = []
     for n_atoms in sizes:
-        peers = n_atoms <= _LARGEST_PEER
-        taking = [c for c in contenders if peers or c.name == "qdgnn"]
+        taking = [c for c in contenders if n_atoms <= _LARGEST.get(c.name, n_atoms)]
         for group in [taking] if n_atoms <= _LARGEST_TOGETHER else [[c] for c in taking]:
             progress(f"{n_atoms} atoms: {', '.join(c.name for c in group)}")
             rows += run_size(group, n_atoms, repeats_of(n_atoms, repeats))

@@ -47,11 +47,11 @@ def test_gradient_is_that_of_the_loss(samples: list[Sample], config: TrainConfig
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantum", ["t0", "t0_hoppings", "t0_moments"])
+@pytest.mark.parametrize("quantum", ["t0", "t0_moments"])
 def test_compiled_equals_eager(
     samples: list[Sample],
     config: TrainConfig,
-    quantum: Literal["t0", "t0_hoppings", "t0_moments"],
+    quantum: Literal["t0", "t0_moments"],
 ) -> None:
     model = new_model(replace(config, model=replace(config.model, quantum=quantum)), samples)
     eager = eager_step(model, config.loss)
