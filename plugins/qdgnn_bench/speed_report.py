@@ -12,8 +12,6 @@ from qdgnn_bench.speed_worker import Row
 _FIT_FROM = 512
 """Atoms. Smaller cells are dominated by the cost of a call."""
 
-_COLUMNS = ("cpu_ms_min", "cpu_ms_median", "wall_ms_median", "memory_mb", "first_s")
-
 
 def exponent(rows: Sequence[Row]) -> float:
     """Slope of log CPU time over log atoms from 512 atoms up; NaN below two sizes."""
@@ -50,21 +48,30 @@ def tables(rows: Sequence[Row]) -> str:
 
 
 def _times(rows: Sequence[Row]) -> list[str]:
-    """Last column: least CPU time of a subject over that of ours in the same mode."""
-    ours = {(r["mode"], r["atoms"]): r["cpu_ms_min"] for r in rows if r["subject"] == "qdgnn"}
+    """A row per size, a column per subject and mode; factors to ours in the same mode."""
+    cells = {(row["subject"], row["mode"], row["atoms"]): row for row in rows}
+    columns = list(series(rows))
     lines = [
-        "| atoms | subject | mode | CPU ms, least | CPU ms, median | wall ms, median | memory MB "
-        "| first call s | ours is faster by |",
-        "|" + "---|" * 9,
+        "Least CPU ms per call / MB above the loaded process (times ours in the same mode). 192 "
+        "atoms: Li7La3Zr2O12, 216: NaCl, others MgO.",
+        "",
+        "| atoms | " + " | ".join(f"{name}, {mode}" for name, mode in columns) + " |",
+        "|---|" + "---|" * len(columns),
     ]
-    for row in sorted(rows, key=lambda row: (row["atoms"], row["mode"])):
-        cells = [f"{row[name]:.3g}" if row[name] < 100 else f"{row[name]:.0f}" for name in _COLUMNS]
-        other = row["subject"] != "qdgnn" and (row["mode"], row["atoms"]) in ours
-        ratio = f"{row['cpu_ms_min'] / ours[row['mode'], row['atoms']]:.1f}" if other else ""
-        lines.append(
-            f"| {row['atoms']} | {row['subject']} | {row['mode']} | {' | '.join(cells)} | {ratio} |"
-        )
+    for atoms in sorted({row["atoms"] for row in rows}):
+        texts = [_time(cells, name, mode, atoms) for name, mode in columns]
+        lines.append(f"| {atoms} | {' | '.join(texts)} |")
     return lines
+
+
+def _time(cells: dict[tuple[str, str, int], Row], name: str, mode: str, atoms: int) -> str:
+    row, ours = cells.get((name, mode, atoms)), cells.get(("qdgnn", mode, atoms))
+    if row is None:
+        return ""
+    time = row["cpu_ms_min"]
+    text = f"{time:.0f}" if time >= 100 else f"{time:.3g}"
+    factor = f" ({time / ours['cpu_ms_min']:.1f})" if ours and name != "qdgnn" else ""
+    return f"{text} / {row['memory_mb']:.0f}{factor}"
 
 
 def _shares(rows: Sequence[Row]) -> list[str]:

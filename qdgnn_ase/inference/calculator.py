@@ -47,8 +47,8 @@ class QDGNNCalculator(Calculator):  # type: ignore[misc]  # ASE is untyped
         fast: Compile the potential at the first calculation (about a minute) and tune allocator and
             matrix products of the whole process (``nn.speed.tune_process``): same numbers to
             rounding, half the time, more memory. One ``CompilationWarning`` and eager numbers
-            where there is no C++ compiler. Workers may be forked after the first calculation, or
-            spawned; a spawned worker or a copy compiles for itself, with inductor's cache on disk.
+            where there is no C++ compiler. Spawn worker processes: a forked one may hang. A spawned
+            worker or a copy compiles for itself, with inductor's cache on disk.
         **kwargs: Passed to ``ase.calculators.calculator.Calculator``.
 
     Raises:
