@@ -246,7 +246,9 @@ def _curve(run: Path) -> NDArray[np.float64]:
     """Losses of each epoch without the times, (n_epochs, n_columns)."""
     with (run / "history.csv").open() as handle:
         rows = list(csv.DictReader(handle))
-    return np.array([[float(v) for k, v in row.items() if not k.endswith("seconds")] for row in rows])
+    return np.array(
+        [[float(v) for k, v in row.items() if not k.endswith("seconds")] for row in rows]
+    )
 
 
 def _difference(run: Path, wanted: Path) -> float:
