@@ -135,8 +135,19 @@ def _part(
 
 def _document(model: str, parts: dict[str, Part]) -> dict[str, Any]:
     head = {"date": date.today().isoformat(), "machine": platform.processor() or platform.machine()}
-    tables = {name: {k: part[k] for k in ("summary", "rows")} for name, part in parts.items()}
+    tables = {
+        name: {"summary": part["summary"], "rows": _without_curves(part["rows"])}
+        for name, part in parts.items()
+    }
     return {"model": model, **head, **tables}
+
+
+def _without_curves(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Rows without their lists: frequencies of DFT belong to the data's owners."""
+    return {
+        name: [{k: v for k, v in row.items() if not isinstance(v, list)} for row in mine]
+        for name, mine in rows.items()
+    }
 
 
 def _draw(draw: Callable[[Axes], None], path: Path) -> None:

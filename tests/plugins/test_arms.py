@@ -13,7 +13,7 @@ import qdgnn_bench.arms as arms_module
 from qdgnn_bench.arms import arm_config, arms, markdown
 
 ALLOYS = Path(__file__).parents[1] / "data_files" / "alloys_emt.extxyz"
-FAST = {"learning_rate": 4e-3, "ema": 0.5, "max_edges": 600}
+FAST = {"learning_rate": 1e-2, "ema": 0.5, "max_edges": 600}
 MODEL = {"cutoff": 4.0, "hidden": 16, "n_layers": 1, "n_vectors": 4, "n_radial": 6, "n_pair": 8}
 
 pytestmark = pytest.mark.filterwarnings("ignore::qdgnn_ase.ExtrapolationWarning")
@@ -26,7 +26,7 @@ def spec() -> dict[str, Any]:
         | FAST,
         "arms": {"t0": {}, "none": {"model": {"quantum": "none"}}, "slow": {"learning_rate": 1e-9}},
         "files": [str(ALLOYS)],
-        "minutes": 0.02,
+        "minutes": 0.03,
         "seeds": [0, 1],
     }
 
@@ -41,7 +41,7 @@ def test_configs_differ_in_the_arms_fields_only(spec: dict[str, Any]) -> None:
 def test_equal_time_on_the_validation_fold(
     spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = {"t0": 0.2, "none": 0.1, "slow": 0.2}
+    seconds = {"t0": 0.2, "none": 0.15, "slow": 0.2}
     monkeypatch.setattr(arms_module, "epoch_seconds", lambda _, folder: seconds[folder.parent.name])
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(spec))
@@ -50,13 +50,13 @@ def test_equal_time_on_the_validation_fold(
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "out" / "arms.json").read_text())
     runs = {(r["arm"], r["seed"]): r for r in document["results"]}
-    assert {name: runs[name, 0]["epochs"] for name in seconds} == {"t0": 6, "none": 12, "slow": 6}
+    assert {name: runs[name, 0]["epochs"] for name in seconds} == {"t0": 9, "none": 12, "slow": 9}
     assert len(runs) == 6
     assert runs["t0", 0]["errors"] != runs["t0", 1]["errors"]
     frames = runs["t0", 0]["errors"][ALLOYS.name]["frames"]
     assert 0 < frames < 30  # of 60: one fold
-    slow, base = (runs[name, 0]["errors"][ALLOYS.name]["energy_mae"] for name in ("slow", "t0"))
-    assert abs(slow / base - 1) > 0.01  # the arm's learning rate reached its training
+    slow, base = (runs[name, 0]["errors"][ALLOYS.name]["forces_mae"] for name in ("slow", "t0"))
+    assert slow > 1.1 * base  # an untrained arm loses
     assert str(tmp_path) not in json.dumps(document["specification"]["arms"])
     assert str(ALLOYS.parent) not in json.dumps(document)
 
