@@ -104,7 +104,7 @@ def modulus_error(atoms: Atoms, wanted: float, calculator: Calculator) -> Row:
 
 
 def summarise(rows: Sequence[Row]) -> Row:
-    """Median absolute relative error with 95 % bootstrap interval, of all solids and of the test fold."""
+    """Median absolute error with 95 % bootstrap interval, of all solids and of the test fold."""
     summary: Row = {"failed": sum(bool(row["failure"]) for row in rows)}
     for name, mine in {"all": rows, "test": [row for row in rows if row["test_fold"]]}.items():
         values = [np.inf if row["error"] is None else abs(row["error"]) for row in mine]
