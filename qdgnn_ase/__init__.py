@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from qdgnn_ase.inference.simulate import molecular_dynamics, relax
     from qdgnn_ase.nn.compile import CompilationWarning
     from qdgnn_ase.nn.derivatives import energy_forces_stress, hessian
-    from qdgnn_ase.nn.model import QDGNN, QDGNNConfig
+    from qdgnn_ase.nn.model import QDGNN
     from qdgnn_ase.nn.speed import tune_process
+    from qdgnn_ase.nn.trunk import QDGNNConfig
     from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
     from qdgnn_ase.training.checkpoint import CheckpointError, load_model, save_model
     from qdgnn_ase.training.config import TrainConfig
@@ -53,7 +54,7 @@ _HOME = {
     "Labelled": "data.label",
     "QDGNN": "nn.model",
     "QDGNNCalculator": "inference.calculator",
-    "QDGNNConfig": "nn.model",
+    "QDGNNConfig": "nn.trunk",
     "Split": "inference.evaluate",
     "TrainConfig": "training.config",
     "collate": "graph",

@@ -18,7 +18,8 @@ from ase.build import bulk, fcc100, fcc111, graphene, molecule, nanotube
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
-from qdgnn_ase.nn.model import QDGNN, QDGNNConfig
+from qdgnn_ase.nn.model import QDGNN
+from qdgnn_ase.nn.trunk import QDGNNConfig
 
 torch.set_num_threads(1)  # tests share the machine; small tensors are slower with more
 
@@ -138,7 +139,7 @@ def model64() -> QDGNN:
         model = QDGNN(config, neighbors=20.0).double()
         model.element_energies.copy_(torch.randn(95) * 5.0)
     with torch.no_grad():
-        for layer in model.layers:
+        for layer in model.trunk.layers:
             layer.pair_radial.weight *= 0.4
             layer.pair_out.weight *= 3.0
             layer.pair_out.weight[: config.n_heads] *= 6.0  # logits

@@ -22,11 +22,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from qdgnn_ase.nn.model import QDGNN, QDGNNConfig
+from qdgnn_ase.nn.model import QDGNN
 from qdgnn_ase.nn.radial import SCALE
+from qdgnn_ase.nn.trunk import QDGNNConfig
 
-FORMAT = 2
-"""1: radial basis without its factor `nn.radial.SCALE`; `load_model` converts the weights."""
+FORMAT = 3
+"""1: radial basis without its factor `nn.radial.SCALE`; 2: the trunk's weights without the prefix
+``trunk.``. `load_model` converts the weights."""
+_TRUNK = ("quantum", "radial.", "tight_binding.", "fusion.", "layers.")
 _UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å^3, tension positive"}
 
 
@@ -79,12 +82,17 @@ def load_model(
 
 def _converted(tensors: dict[str, Tensor], format_: int) -> dict[str, Tensor]:
     """Weights of an earlier format for today's model: same energies."""
-    if format_ > 1:
-        return tensors
-    return {
-        name: value / SCALE if name.endswith("pair_radial.weight") else value
-        for name, value in tensors.items()
-    }
+    if format_ < 2:
+        tensors = {
+            name: value / SCALE if name.endswith("pair_radial.weight") else value
+            for name, value in tensors.items()
+        }
+    if format_ < 3:
+        tensors = {
+            f"trunk.{name}" if name.startswith(_TRUNK) else name: value
+            for name, value in tensors.items()
+        }
+    return tensors
 
 
 def find_model(name: str | Path) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from qdgnn_ase.data.splits import SplitBy
-from qdgnn_ase.nn.model import QDGNNConfig
+from qdgnn_ase.nn.trunk import QDGNNConfig
 from qdgnn_ase.training.losses import LossWeights
 
 

@@ -20,7 +20,7 @@ def model() -> QDGNN:
         torch.manual_seed(5)
         model = QDGNN(TINY, neighbors=20.0)
     with torch.no_grad():
-        for layer in model.layers:
+        for layer in model.trunk.layers:
             layer.pair_radial.weight *= 0.4
             layer.pair_out.weight *= 3.0
             layer.values[2].weight *= 2.0

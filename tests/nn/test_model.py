@@ -14,7 +14,8 @@ from qdgnn_ase import testing
 from qdgnn_ase.graph import from_atoms
 from qdgnn_ase.nn import segment
 from qdgnn_ase.nn.derivatives import energy_forces_stress
-from qdgnn_ase.nn.model import QDGNN, QDGNNConfig
+from qdgnn_ase.nn.model import QDGNN
+from qdgnn_ase.nn.trunk import QDGNNConfig
 from qdgnn_ase.quantum.tight_binding import NODE_FEATURES
 
 Check = Callable[[nn.Module, Atoms], None]
@@ -111,7 +112,7 @@ def test_tight_binding_through_dgl(
     for threshold in (0, 10**9):
         monkeypatch.setattr(segment, "DGL_MIN_EDGES", threshold)
         loss = energy_forces_stress(model, graph, training=True)["forces"].square().mean()
-        weights = [model.fusion.fuse.weight, model.layers[0].pair_radial.weight]
+        weights = [model.trunk.fusion.fuse.weight, model.trunk.layers[0].pair_radial.weight]
         gradients.append(torch.autograd.grad(loss, weights))
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
 
@@ -125,10 +126,10 @@ def test_tight_binding_features_reach_the_energy(
     graph = from_atoms(structures["perovskite"], model.config.cutoff, torch.float64)
     energies = [model(graph)["energy"].item()]
     with torch.no_grad():
-        for layer in model.layers:
+        for layer in model.trunk.layers:
             layer.pair_radial.weight[:, model.config.n_radial :] = 0.0
         energies.append(model(graph)["energy"].item())
-        model.fusion.fuse.weight[:, -len(NODE_FEATURES) :] = 0.0
+        model.trunk.fusion.fuse.weight[:, -len(NODE_FEATURES) :] = 0.0
         energies.append(model(graph)["energy"].item())
     assert abs(energies[0] - energies[1]) > 1e-3
     assert quantum == "t0_hoppings" or abs(energies[1] - energies[2]) > 1e-3
@@ -137,8 +138,8 @@ def test_tight_binding_features_reach_the_energy(
 def test_tight_binding_extends_t0() -> None:
     """The same table, and nothing new in a checkpoint but wider weights."""
     plain, extended = QDGNN(QDGNNConfig()), QDGNN(QDGNNConfig(quantum="t0_moments"))
-    torch.testing.assert_close(extended.quantum, plain.quantum, equal_nan=True)
-    assert plain.tight_binding is None
+    torch.testing.assert_close(extended.trunk.quantum, plain.trunk.quantum, equal_nan=True)
+    assert plain.trunk.tight_binding is None
     assert extended.state_dict().keys() == plain.state_dict().keys()
 
 
@@ -151,7 +152,7 @@ def tight_binding_model(quantum: Literal["t0_hoppings", "t0_moments"]) -> QDGNN:
         torch.manual_seed(3)
         model = QDGNN(config, neighbors=20.0).double()
     with torch.no_grad():
-        for layer in model.layers:
+        for layer in model.trunk.layers:
             layer.pair_radial.weight *= 4.0
     model.energy_scale.fill_(100.0)
     return model
@@ -165,7 +166,7 @@ def test_energies_add_up_to_the_energy(model64: QDGNN, structure: Atoms) -> None
 
 def test_a_missing_element_is_nan_not_a_number() -> None:
     """Row 0 of the table belongs to no element."""
-    assert bool(QDGNN(QDGNNConfig()).quantum[0].isnan().all())
+    assert bool(QDGNN(QDGNNConfig()).trunk.quantum[0].isnan().all())
 
 
 @pytest.mark.parametrize(

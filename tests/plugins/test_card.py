@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from qdgnn_ase import Split, read_structures
 from qdgnn_ase import reduced_formula as name
-from qdgnn_ase.nn.model import QDGNNConfig
+from qdgnn_ase.nn.trunk import QDGNNConfig
 from qdgnn_ase.training.config import TrainConfig
 from qdgnn_ase.training.fit import fit
 from qdgnn_bench.card import card

@@ -8,7 +8,7 @@ import pytest
 
 from qdgnn_ase.data.dataset import Sample, make_samples
 from qdgnn_ase.data.io import read_structures
-from qdgnn_ase.nn.model import QDGNNConfig
+from qdgnn_ase.nn.trunk import QDGNNConfig
 from qdgnn_ase.training.config import TrainConfig
 
 FRAMES = Path(__file__).parents[1] / "data_files" / "alloys_emt.extxyz"

@@ -15,9 +15,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from qdgnn_ase.nn.model import QDGNN, QDGNNConfig
+from qdgnn_ase.nn.model import QDGNN
+from qdgnn_ase.nn.trunk import QDGNNConfig
 from qdgnn_ase.training import checkpoint
 from qdgnn_ase.training.checkpoint import (
+    FORMAT,
     CheckpointError,
     find_model,
     load_model,
@@ -81,7 +83,7 @@ def test_loaded_model_is_in_evaluation_mode(path: Path) -> None:
 
 def test_document(path: Path) -> None:
     document = load_model(path)[1]
-    assert document["format"] == 2
+    assert document["format"] == FORMAT
     assert document["config"] == TINY.to_dict()
     assert document["training"] == {"data": "a file", "seed": 3}
     assert document["units"]["forces"] == "eV/Å"

@@ -29,7 +29,7 @@ from pymatgen.core import Composition
 from qdgnn_ase.data.dataset import Sample, make_samples
 from qdgnn_ase.data.io import read_structures
 from qdgnn_ase.data.splits import fold_of, reduced_formula, split_indices
-from qdgnn_ase.nn.model import QDGNNConfig
+from qdgnn_ase.nn.trunk import QDGNNConfig
 from qdgnn_ase.training import fit as fit_module
 from qdgnn_ase.training import state as state_module
 from qdgnn_ase.training.checkpoint import load_model, load_tensors

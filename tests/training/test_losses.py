@@ -14,7 +14,8 @@ from torch import Tensor
 from qdgnn_ase.data.dataset import join, make_samples
 from qdgnn_ase.graph import AtomGraph
 from qdgnn_ase.nn.derivatives import energy_forces_stress
-from qdgnn_ase.nn.model import QDGNN, QDGNNConfig
+from qdgnn_ase.nn.model import QDGNN
+from qdgnn_ase.nn.trunk import QDGNNConfig
 from qdgnn_ase.training.losses import LossWeights, masked_mean, potential_loss
 
 WEIGHTS = LossWeights()

@@ -55,7 +55,7 @@ def test_references_are_part_of_it() -> None:
 def test_weights_are_part_of_it() -> None:
     model, _ = load_model(FILE)
     with torch.no_grad():
-        model.layers[0].pair_out.weight *= 1.1
+        model.trunk.layers[0].pair_out.weight *= 1.1
     for case in CASES:
         if case["name"] != "lone_atom":  # no edges, no pairs
             graph = from_atoms(structure(case), model.config.cutoff)
