@@ -5,34 +5,68 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
 from qdgnn_ase.cli.common import console, progress_bar
 from qdgnn_ase.nn.speed import tune_process
-from qdgnn_ase.training.config import TrainConfig
+from qdgnn_ase.training.config import PropertyTrainConfig, TrainConfig, parse_config
 from qdgnn_ase.training.fit import fit
 
 
 @click.command()
-@click.argument("config", type=click.Path(exists=True, dir_okay=False))
+@click.argument("source", type=click.Path(exists=True))
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="SOURCE is labelled data; learn this property from this column.",
+)
+@click.option("--epochs", type=int, help="Passes over the data; the config's if not given.")
 @click.option("--output", "-o", type=Path, required=True, help="Folder of the run.")
-def train(config: str, output: Path) -> None:
-    """Train a potential from a JSON config, or go on with the run in the output folder.
+def train(source: str, targets: tuple[str, ...], epochs: int | None, output: Path) -> None:
+    """Train from a JSON config or from labelled data, or go on with the run in the output folder.
 
-    The config's only required key is "files", a list of labelled structure files.
+    The config of a potential needs "files", a list of labelled structure files; that of a property
+    model "sources", a list of {"file": ..., "columns": {property: column}}. With --target SOURCE is
+    a data file (JSON lines, extxyz, ASE database) or a folder with CIF files and id_prop.csv.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    values: dict[str, Any]
+    values = {"sources": [_source(source, targets)]} if targets else _read(source)
+    if epochs is not None:
+        values["epochs"] = epochs
     try:
-        parsed = TrainConfig.from_dict(json.loads(Path(config).read_text()))
+        parsed = parse_config(values)
     except (TypeError, ValueError) as error:
-        raise click.UsageError(f"{config} must be a JSON object of TrainConfig: {error}") from error
+        raise click.UsageError(f"{source} must hold a training config: {error}") from error
     tune_process()
     best = fit_with_bar(parsed, output)
     console.print(f"best model: {best}; curve: {output / 'history.png'}")
 
 
-def fit_with_bar(config: TrainConfig, output: Path) -> Path:
+def _read(config: str) -> dict[str, Any]:
+    try:
+        values = json.loads(Path(config).read_text())
+    except (ValueError, OSError) as error:
+        raise click.UsageError(
+            f"{config} must be a JSON config, got: {error}; give --target NAME=COLUMN for data"
+        ) from error
+    if not isinstance(values, dict):
+        raise click.UsageError(f"{config} must be a JSON object, got {type(values).__name__}")
+    return values
+
+
+def _source(file: str, targets: tuple[str, ...]) -> dict[str, Any]:
+    pairs = [target.partition("=") for target in targets]
+    if wrong := [target for target, pair in zip(targets, pairs, strict=True) if not pair[2]]:
+        raise click.UsageError(f"--target must be NAME=COLUMN, got {', '.join(wrong)}")
+    return {"file": file, "columns": {name: column for name, _, column in pairs}}
+
+
+def fit_with_bar(config: TrainConfig | PropertyTrainConfig, output: Path) -> Path:
     """`fit` with a progress bar."""
     with progress_bar() as bar:
         task = bar.add_task("training", total=config.epochs, note="")

@@ -1,8 +1,17 @@
-"""Step 5, readout: per-atom energies, extensive by construction."""
+"""Step 5, readout: energies of atoms, and properties of structures.
+
+An energy is a sum over atoms. A property is the same for a cell and its supercell, so its heads
+take means, smooth maxima and attention-weighted means over atoms, never sums.
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from qdgnn_ase.nn.attention import LOGIT_BOUND
+from qdgnn_ase.nn.segment import segment_sum
 
 
 class AtomicEnergy(nn.Module):
@@ -22,3 +31,84 @@ class AtomicEnergy(nn.Module):
         """(n_atoms, hidden) -> (n_atoms,), in units of the model's energy scale."""
         energy: Tensor = self.layers(hidden)
         return energy.squeeze(1)
+
+
+class AtomMeanHead(nn.Module):
+    """Mean of what each atom contributes, by every member of an ensemble of heads.
+
+    Args:
+        hidden: Scalar channels.
+        n_members: Members.
+    """
+
+    def __init__(self, hidden: int, n_members: int) -> None:
+        super().__init__()
+        self.members = Members(hidden, hidden // 2, n_members)
+
+    def forward(self, atoms: Tensor, batch: Tensor, n_atoms: Tensor) -> Tensor:
+        """Features (n_atoms, hidden) -> values (n_graphs, n_members)."""
+        total = segment_sum(self.members(atoms), batch, n_atoms.shape[0])
+        return total / n_atoms[:, None]
+
+
+class PooledHead(nn.Module):
+    """Mean, smooth maximum and attention-weighted mean over atoms -> a value by every member.
+
+    Args:
+        hidden: Scalar channels.
+        n_members: Members.
+    """
+
+    def __init__(self, hidden: int, n_members: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(hidden, 1)
+        self.norm = nn.LayerNorm(3 * hidden)
+        self.members = Members(3 * hidden, hidden // 2, n_members)
+
+    def forward(self, atoms: Tensor, batch: Tensor, n_atoms: Tensor) -> Tensor:
+        """Features (n_atoms, hidden) -> values (n_graphs, n_members)."""
+        n = n_atoms.shape[0]
+        mean = segment_sum(atoms, batch, n) / n_atoms[:, None]
+        weight = torch.exp(LOGIT_BOUND * torch.tanh(self.gate(atoms) / LOGIT_BOUND))
+        attended = segment_sum(weight * atoms, batch, n) / segment_sum(weight, batch, n)
+        largest = smooth_maximum(atoms, batch, n_atoms)
+        values: Tensor = self.members(self.norm(torch.cat([mean, attended, largest], dim=1)))
+        return values
+
+
+def smooth_maximum(atoms: Tensor, batch: Tensor, n_atoms: Tensor) -> Tensor:
+    """log(mean_i exp(beta x_i)) / beta with beta = 2, (n_graphs, hidden).
+
+    The gradient of a true maximum finds its atom by equality, which a compiled program, where the
+    same number is rounded in two ways, misses. Features are layer-normalised: exp cannot overflow.
+
+    Args:
+        atoms: (n_atoms, hidden), normalised.
+        batch: (n_atoms,) graph of each atom.
+        n_atoms: (n_graphs,).
+    """
+    total = segment_sum(torch.exp(2.0 * atoms), batch, n_atoms.shape[0])
+    return torch.log(total / n_atoms[:, None]) / 2.0
+
+
+class Members(nn.Module):
+    """An ensemble of two-layer networks on the same input, which differ in their start and data.
+
+    Args:
+        n_in: Width of the input.
+        width: Width of the hidden layer of each member.
+        n_members: Members.
+    """
+
+    def __init__(self, n_in: int, width: int, n_members: int) -> None:
+        super().__init__()
+        self.shape = (n_members, width)
+        self.first = nn.Linear(n_in, n_members * width)
+        self.second = nn.Parameter(torch.randn(n_members, width) * width**-0.5)
+        self.bias = nn.Parameter(torch.zeros(n_members))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, n_in) -> (n, n_members)."""
+        inner = silu(self.first(x)).unflatten(1, self.shape)
+        values: Tensor = (inner * self.second).sum(dim=2) + self.bias
+        return values

@@ -23,8 +23,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from qdgnn_ase.nn.model import QDGNN
+from qdgnn_ase.nn.property_model import PropertyConfig, PropertyModel
 from qdgnn_ase.nn.radial import SCALE
 from qdgnn_ase.nn.trunk import QDGNNConfig
+from qdgnn_ase.training.scaler import Scaler
 
 FORMAT = 3
 """1: radial basis without its factor `nn.radial.SCALE`; 2: the trunk's weights without the prefix
@@ -69,6 +71,8 @@ def load_model(
         CheckpointError: If the file is truncated, altered, or of another kind.
     """
     tensors, document = load_tensors(find_model(path))
+    if "properties" in document:
+        raise CheckpointError(f"{path} must be a potential, got a property model; use `predict`")
     try:
         with torch.random.fork_rng(devices=[]):  # initial weights draw from the caller's numbers
             model = QDGNN(QDGNNConfig(**document["config"]), neighbors=document["neighbors"])
@@ -78,6 +82,54 @@ def load_model(
             f"{path} must hold the weights of its config, got: {error}"
         ) from error
     return model.to(device).eval(), document
+
+
+def save_property_model(
+    path: str | Path, model: PropertyModel, scaler: Scaler, training: Mapping[str, Any]
+) -> None:
+    """Write a property model with the scaler of its labels; arguments as `save_model`."""
+    document = {
+        "properties": model.config.to_dict(),
+        "neighbors": model.neighbors,
+        "units": {row.name: row.unit for row in scaler.properties},
+        "training": dict(training),
+        "versions": _versions(),
+    }
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"scaler.{name}": value for name, value in scaler.state_dict().items()}
+    save_tensors(path, tensors, document)
+
+
+def load_property_model(
+    path: str | Path, device: str | torch.device = "cpu"
+) -> tuple[PropertyModel, Scaler, dict[str, Any]]:
+    """Property model (float32, in evaluation mode), its scaler and the JSON document.
+
+    Args:
+        path: A checkpoint file, or the name of an embedded model ("properties").
+        device: Where to put the weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file or embedded model.
+        CheckpointError: If the file is truncated, altered, or no property model.
+    """
+    tensors, document = load_tensors(find_model(path))
+    if "properties" not in document:
+        raise CheckpointError(f"{path} must be a property model, got a potential or a state")
+    config = PropertyConfig.from_dict(document["properties"])
+    scaler = Scaler(config.targets)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = PropertyModel(config, neighbors=document["neighbors"])
+        for part, module in (("model.", model), ("scaler.", scaler)):
+            module.load_state_dict(
+                {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)}
+            )
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} must hold the weights of its config, got: {error}"
+        ) from error
+    return model.to(device).eval(), scaler.to(device).eval(), document
 
 
 def _converted(tensors: dict[str, Tensor], format_: int) -> dict[str, Tensor]:

@@ -6,22 +6,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from qdgnn_ase.data.splits import SplitBy
+from qdgnn_ase.nn.property_model import PropertyConfig
 from qdgnn_ase.nn.trunk import QDGNNConfig
+from qdgnn_ase.properties import LEARNED, learned_property
 from qdgnn_ase.training.losses import LossWeights
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Everything that determines a run."""
+class RunConfig:
+    """What the runs of potentials and property models have in common."""
 
-    files: tuple[str, ...]
-    """Labelled structures, any format ASE reads."""
-    model: QDGNNConfig = field(default_factory=QDGNNConfig)
-    """Architecture."""
-    init: str | None = None
-    """Checkpoint to start from, of the same architecture; None starts from random weights."""
-    loss: LossWeights = field(default_factory=LossWeights)
-    """Weights of energy, forces and stress."""
     epochs: int = 30
     """Passes over the training fold."""
     learning_rate: float = 2e-3
@@ -38,17 +32,12 @@ class TrainConfig:
     """Edges per batch."""
     max_atoms: int = 120
     """Larger frames are left out."""
-    max_force: float = 50.0
-    """eV/Å. Frames with a larger force component are left out of training and validation."""
     val: float = 0.05
     """Share of the formulas (or frames) for validation."""
     test: float = 0.10
     """Share of the formulas (or frames) that no step of training sees."""
     split_seed: int = 0
     """Seed of the grouped split."""
-    split_by: SplitBy = "formula"
-    """Split by "formula", or by "frame" for files of one material: the shares are then blocks of
-    the frames of each formula in their order."""
     seed: int = 0
     """Seed of the weights and of the order of the data."""
     compiled: bool = False
@@ -57,14 +46,38 @@ class TrainConfig:
     """Epochs without a better validation loss before the run stops."""
 
     def __post_init__(self) -> None:
-        if not self.files:
-            raise ValueError("files must name at least one file of labelled structures, got none")
-        for name in ("epochs", "learning_rate", "clip", "max_edges", "max_atoms", "max_force"):
+        for name in ("epochs", "learning_rate", "clip", "max_edges", "max_atoms"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be larger than 0, got {getattr(self, name)}")
         for name in ("ema", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """Everything that determines the run of a potential."""
+
+    files: tuple[str, ...]
+    """Labelled structures, any format ASE reads."""
+    model: QDGNNConfig = field(default_factory=QDGNNConfig)
+    """Architecture."""
+    init: str | None = None
+    """Checkpoint to start from, of the same architecture; None starts from random weights."""
+    loss: LossWeights = field(default_factory=LossWeights)
+    """Weights of energy, forces and stress."""
+    max_force: float = 50.0
+    """eV/Å. Frames with a larger force component are left out of training and validation."""
+    split_by: SplitBy = "formula"
+    """Split by "formula", or by "frame" for files of one material: the shares are then blocks of
+    the frames of each formula in their order."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.files:
+            raise ValueError("files must name at least one file of labelled structures, got none")
+        if not self.max_force > 0:
+            raise ValueError(f"max_force must be larger than 0, got {self.max_force}")
         if self.split_by not in ("formula", "frame"):
             raise ValueError(f"split_by must be 'formula' or 'frame', got {self.split_by!r}")
 
@@ -81,3 +94,73 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain dict for JSON; :meth:`from_dict` is the inverse."""
         return asdict(self) | {"files": [str(name) for name in self.files]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A file of structures with labels of properties."""
+
+    file: str
+    """File or CIF folder, see `qdgnn_ase.data.targets.read_labelled`."""
+    columns: dict[str, str]
+    """Property -> column, "log10:COLUMN" where the column is a logarithm."""
+
+    def __post_init__(self) -> None:
+        for name in self.columns:
+            learned_property(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropertyTrainConfig(RunConfig):
+    """Everything that determines the run of a property model."""
+
+    sources: tuple[Source, ...]
+    """Files and their columns."""
+    trunk: QDGNNConfig = field(default_factory=QDGNNConfig)
+    """Architecture of the trunk."""
+    n_members: int = 8
+    """Heads per target."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weight of a target's loss, 1 where not named; losses are relative to the labels' spread."""
+    bag: float = 0.5
+    """Share of the training structures that each member of the heads sees."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sources:
+            raise ValueError("sources must name at least one labelled file, got none")
+        if not 0 < self.bag <= 1:
+            raise ValueError(f"bag must lie in (0, 1], got {self.bag}")
+        if unknown := sorted(set(self.weights) - set(self.targets)):
+            raise ValueError(f"weights must be of targets {list(self.targets)}, got {unknown}")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Targets of all sources in PROPERTIES' order; band_gap brings metal_probability."""
+        named = {name for source in self.sources for name in source.columns}
+        if "band_gap" in named:
+            named.add("metal_probability")
+        return tuple(name for name in LEARNED if name in named)
+
+    @property
+    def model(self) -> PropertyConfig:
+        """Architecture of the whole model."""
+        return PropertyConfig(targets=self.targets, trunk=self.trunk, n_members=self.n_members)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PropertyTrainConfig:
+        """Inverse of :meth:`to_dict`; unknown keys raise TypeError."""
+        values = dict(values)
+        values["sources"] = tuple(Source(**source) for source in values.get("sources", ()))
+        values["trunk"] = QDGNNConfig(**values.get("trunk", {}))
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict for JSON; :meth:`from_dict` is the inverse."""
+        return asdict(self)
+
+
+def parse_config(values: dict[str, Any]) -> TrainConfig | PropertyTrainConfig:
+    """Config of a property model where there are "sources", else of a potential."""
+    kind = PropertyTrainConfig if "sources" in values else TrainConfig
+    return kind.from_dict(values)

@@ -1,4 +1,4 @@
-"""Training of a potential: one visible loop, resumable after a crash.
+"""Training: one visible loop for potentials and property models, resumable after a crash.
 
 A run is a folder: ``config.json``, ``last.safetensors`` (everything needed to go on),
 ``best.safetensors`` (the averaged weights with the lowest validation loss, a model to load),
@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import Any
 
 import numpy as np
 
 from qdgnn_ase.data.dataset import Sample, batch_indices, join
-from qdgnn_ase.nn.derivatives import energy_forces_stress
-from qdgnn_ase.nn.model import QDGNN
-from qdgnn_ase.training.checkpoint import load_model, save_model, write_atomic
-from qdgnn_ase.training.config import TrainConfig
-from qdgnn_ase.training.folds import load_folds
+from qdgnn_ase.training.checkpoint import write_atomic
+from qdgnn_ase.training.config import PropertyTrainConfig, RunConfig, TrainConfig, parse_config
 from qdgnn_ase.training.history import History, write_history
-from qdgnn_ase.training.losses import LossWeights, potential_loss
-from qdgnn_ase.training.start import start_model
+from qdgnn_ase.training.potential import PotentialTask
+from qdgnn_ase.training.property_task import PropertyTask
 from qdgnn_ase.training.state import TrainState
-from qdgnn_ase.training.step import Step, compiled_step, eager_step, example_batch
+from qdgnn_ase.training.step import make_step
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +33,11 @@ Progress = Callable[[int, float, Parts], None]
 """Called after each batch with the epoch, the share of it that is done, and the loss parts."""
 
 
-def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = None) -> Path:
+def fit(
+    config: TrainConfig | PropertyTrainConfig,
+    folder: str | Path,
+    progress: Progress | None = None,
+) -> Path:
     """Train, or go on with, the run in ``folder``; returns the path of the best model.
 
     Raises:
@@ -44,16 +46,13 @@ def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = Non
     """
     folder = Path(folder)
     check_claim(folder, config)
-    folds, provenance = load_folds(config)
+    task = _task(config)
+    folds, provenance = task.load()
     write_atomic(folder / "config.json", json.dumps(config.to_dict(), indent=2).encode())
-    if config.init:
-        provenance["init"] = load_model(config.init)[1]["training"]
     train, val = folds["train"], folds["val"]
     batches_per_epoch = len(_batches(train, config, epoch=0))
-    state = TrainState(
-        start_model(config, train), config, config.epochs * batches_per_epoch * 102 // 100
-    )
-    step = _step(state.model, config, train)
+    state = TrainState(task.start(train), config, config.epochs * batches_per_epoch * 102 // 100)
+    step = make_step(state.model, task.objective, train, compiled=config.compiled)
     last = folder / "last.safetensors"
     history: History = state.restore(last, provenance["files"]) if last.is_file() else []
     if history:
@@ -71,45 +70,30 @@ def fit(config: TrainConfig, folder: str | Path, progress: Progress | None = Non
             parts.append({name: float(value) for name, value in part.items()})
             if progress:
                 progress(epoch, len(parts) / len(batches), parts[-1])
-        scores = validate(state.averaged_model(), val, config)
+        scores = task.validate(state.averaged_model(), val)
         seconds = {
             "seconds": perf_counter() - started[0],
             "cpu_seconds": process_time() - started[1],
         }
-        history.append(_row(epoch, parts, scores, config.loss) | seconds)
+        history.append(_row(epoch, parts, scores, task.weights) | seconds)
         if not np.isfinite(history[-1]["val_loss"]):
             raise FloatingPointError(f"validation loss must be finite, got {scores}")
         if history[-1]["val_loss"] <= min(row["val_loss"] for row in history):
-            save_model(
-                folder / "best.safetensors", state.averaged_model(), provenance | history[-1]
-            )
+            best = state.averaged_model()
+            task.save(folder / "best.safetensors", best, val, provenance | history[-1])
         state.save(last, history, provenance["files"])
         write_history(folder, history)
     return folder / "best.safetensors"
 
 
-def _step(model: QDGNN, config: TrainConfig, samples: Sequence[Sample]) -> Step:
-    if not config.compiled:
-        return eager_step(model, config.loss)
-    return compiled_step(model, config.loss, example_batch(model, samples))
+def _task(config: TrainConfig | PropertyTrainConfig) -> Any:
+    """Its data, start, objective, validation and checkpoint."""
+    return (
+        PropertyTask(config) if isinstance(config, PropertyTrainConfig) else PotentialTask(config)
+    )
 
 
-def validate(model: QDGNN, samples: Sequence[Sample], config: TrainConfig) -> Parts:
-    """Mean loss parts over samples, each batch weighted by its structures."""
-    sizes = [sample.graph.n_edges for sample in samples]
-    rows, weights = [], []
-    for indices in batch_indices(sizes, config.max_edges):
-        batch = join([samples[index] for index in indices])
-        output = energy_forces_stress(model, batch.graph)
-        part = potential_loss(output, batch.targets, batch.graph, config.loss)[1]
-        rows.append({name: float(value) for name, value in part.items()})
-        weights.append(len(indices))
-    return {
-        name: float(np.average([row[name] for row in rows], weights=weights)) for name in rows[0]
-    }
-
-
-def _batches(samples: Sequence[Sample], config: TrainConfig, epoch: int) -> list[list[int]]:
+def _batches(samples: Sequence[Sample], config: RunConfig, epoch: int) -> list[list[int]]:
     """Shuffled batches of an epoch; seed and epoch alone determine them."""
     order = np.random.default_rng([config.seed, epoch]).permutation(len(samples))
     sizes = [sample.graph.n_edges for sample in samples]
@@ -117,11 +101,11 @@ def _batches(samples: Sequence[Sample], config: TrainConfig, epoch: int) -> list
 
 
 def _row(
-    epoch: int, parts: Sequence[Parts], scores: Parts, weights: LossWeights
+    epoch: int, parts: Sequence[Parts], scores: Parts, weights: Mapping[str, float]
 ) -> dict[str, float]:
-    train = {f"train_{name}": float(np.mean([part[name] for part in parts])) for name in parts[0]}
+    train = {f"train_{name}": float(np.nanmean([part[name] for part in parts])) for name in scores}
     val = {f"val_{name}": value for name, value in scores.items()}
-    total = sum(getattr(weights, name) * value for name, value in scores.items())
+    total = sum(weights[name] * value for name, value in scores.items())
     return {"epoch": epoch, **train, **val, "val_loss": total}
 
 
@@ -130,13 +114,13 @@ def _is_stale(history: History, patience: int) -> bool:
     return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
 
-def check_claim(folder: Path, config: TrainConfig) -> None:
+def check_claim(folder: Path, config: TrainConfig | PropertyTrainConfig) -> None:
     """Refuse the folder of another run; keys that the config gained since have their defaults."""
     path = folder / "config.json"
     if not path.is_file():
         return
     try:
-        same = TrainConfig.from_dict(json.loads(path.read_text())).to_dict() == config.to_dict()
+        same = parse_config(json.loads(path.read_text())).to_dict() == config.to_dict()
     except TypeError:  # keys of a newer version
         same = False
     if not same:

@@ -10,7 +10,7 @@ from qdgnn_ase.training.checkpoint import write_atomic
 
 History = list[dict[str, float]]
 
-_PANELS = {"energy": "E MAE (eV/atom)", "forces": "F error, norm (eV/Å)", "stress": "S loss (GPa)"}
+_LABELS = {"energy": "E MAE (eV/atom)", "forces": "F error, norm (eV/Å)", "stress": "S loss (GPa)"}
 
 
 def write_history(folder: Path, history: History) -> None:
@@ -27,14 +27,17 @@ def write_history(folder: Path, history: History) -> None:
 def _plot(history: History) -> bytes:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    names = [key.removeprefix("train_") for key in history[-1] if key.startswith("train_")]
+    figure = Figure(figsize=(3.3 * len(names), 3.2), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    for axes, (name, label) in zip(figure.subplots(1, 3), _PANELS.items(), strict=True):
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         curves = {fold: [row[f"{fold}_{name}"] for row in history] for fold in ("train", "val")}
         for fold, values in curves.items():
             axes.plot(epochs, values, label=fold)
         positive = any(value > 0 for values in curves.values() for value in values)  # has labels
-        axes.set(xlabel="epoch", ylabel=label, yscale="log" if positive else "linear")
+        axes.set(
+            xlabel="epoch", ylabel=_LABELS.get(name, name), yscale="log" if positive else "linear"
+        )
         axes.legend()
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)

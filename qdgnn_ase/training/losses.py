@@ -1,21 +1,31 @@
-"""Step 6, the loss of a potential: energy per atom, forces, stress; missing labels are masked.
+"""Step 6, the losses; missing labels are masked.
+
+Potential: energy per atom, forces, stress
 
 L = w_E mean |dE| / N  +  w_F mean_i |dF_i|  +  w_S mean huber(dS)
 
 |dE| and the force vector's norm |dF_i| grow linearly, so a wild frame pulls no harder than a tame
 one; huber(dS) is quadratic below 1 GPa. Units: eV/atom, eV/Å, GPa.
+
+Properties: every member m of the heads of target p learns the structures of its bag
+
+L = sum_p w_p mean |y_pm - y_p|  +  beta sum_p w_p mean max(0, y_p,min - y_pm)
+
+in scaled units; for a probability the first term is the cross entropy of its logit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from ase.units import GPa
 from torch import Tensor
-from torch.nn.functional import huber_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, relu
 
 from qdgnn_ase.graph import AtomGraph
+from qdgnn_ase.training.scaler import Scaler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,3 +84,59 @@ def _stress(predicted: Tensor, target: Tensor) -> Tensor:
     present = torch.isfinite(target) & torch.isfinite(predicted)
     predicted, target = (torch.where(present, x, 0.0) / GPa for x in (predicted, target))
     return masked_mean(huber_loss(predicted, target, reduction="none"), present)
+
+
+def property_loss(
+    values: Tensor,
+    labels: Tensor,
+    bag: Tensor,
+    scaler: Scaler,
+    weights: Mapping[str, float],
+    beta: float = 0.1,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Total loss and its unweighted, detached parts, as `property_errors` gives them.
+
+    Args:
+        values: (n_graphs, n_targets, n_members), scaled.
+        labels: (n_graphs, n_targets), scaled; NaN = missing.
+        bag: (n_graphs, n_members), 1 where a member learns from a structure.
+        scaler: Widths and kinds of the targets.
+        weights: Weight of each target's error in its unit.
+        beta: Weight of the penalty for values below the bound of a property.
+    """
+    total, parts = values.new_zeros(()), {}
+    for k, row in enumerate(scaler.properties):
+        label, value = labels[:, k, None], values[:, k]
+        present = (torch.isfinite(label) & (bag > 0)).to(values.dtype)
+        error = _error(value, torch.nan_to_num(label), row.scale == "probability")
+        loss = (error * present).sum() / present.sum().clamp(min=1.0) * scaler.width[k]
+        total = total + weights[row.name] * loss
+        if row.scale == "linear" and row.lower > -torch.inf and row.pooling == "structure":
+            lowest = (row.lower - scaler.mean[k]) / scaler.width[k]
+            total = total + beta * weights[row.name] * scaler.width[k] * relu(lowest - value).mean()
+        parts[row.name] = loss.detach()
+    return total, parts
+
+
+def property_errors(values: Tensor, labels: Tensor, scaler: Scaler) -> dict[str, float]:
+    """Mean absolute error of the members' mean in the target's unit (log10 of it), or entropy.
+
+    Args:
+        values: (n_graphs, n_targets, n_members), scaled.
+        labels: (n_graphs, n_targets), scaled; NaN = missing.
+        scaler: Widths and kinds of the targets.
+    """
+    errors = {}
+    for k, row in enumerate(scaler.properties):
+        present = torch.isfinite(labels[:, k])
+        value, label = values[present, k].mean(dim=1), labels[present, k]
+        error = _error(value, label, row.scale == "probability").mean() * scaler.width[k]
+        errors[row.name] = float(error) if bool(present.any()) else 0.0
+    return errors
+
+
+def _error(value: Tensor, label: Tensor, probability: bool) -> Tensor:
+    if probability:
+        expanded = label.expand_as(value)
+        return binary_cross_entropy_with_logits(value, expanded, reduction="none")
+    return (value - label).abs()

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from qdgnn_ase.nn.model import QDGNN
 from qdgnn_ase.training.checkpoint import FORMAT, load_tensors, save_tensors
-from qdgnn_ase.training.config import TrainConfig
+from qdgnn_ase.training.config import RunConfig
 from qdgnn_ase.training.history import History
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ class TrainState:
         steps: Optimiser steps of the whole run; the schedule ends there.
     """
 
-    def __init__(self, model: QDGNN, config: TrainConfig, steps: int) -> None:
+    def __init__(self, model: nn.Module, config: RunConfig, steps: int) -> None:
         self.model = model
         self.clip = config.clip
         self._left_out = 0
@@ -73,12 +72,9 @@ class TrainState:
             )
         log.warning("%s: batch left out", text)
 
-    def averaged_model(self) -> QDGNN:
+    def averaged_model(self) -> nn.Module:
         """The model with the averaged weights."""
-        module = self.average.module
-        if not isinstance(module, QDGNN):
-            raise TypeError(f"averaged module must be a QDGNN, got {type(module).__name__}")
-        return module
+        return self.average.module
 
     def save(self, path: Path, history: History, files: list[dict[str, Any]]) -> None:
         """Write the state, the curve so far and what the data was, atomically."""

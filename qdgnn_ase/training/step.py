@@ -1,46 +1,55 @@
 """Loss and gradient of one batch, eager or compiled.
 
-The compiled step holds energy, forces, loss and its gradient in one program (``nn.compile``). On
-one CPU core it is about 3 times as fast as the eager step, after a minute of work.
+An objective takes a forward pass, a graph and targets to a loss. The compiled step holds forward
+pass, loss and gradient in one program (``nn.compile``). On one CPU core it is about 3 times as fast
+as the eager step, after a minute of work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from qdgnn_ase.data.dataset import Sample, join
+from qdgnn_ase.data.dataset import Sample, Targets, join
+from qdgnn_ase.graph import AtomGraph
 from qdgnn_ase.nn.compile import check_sizes, compile_traced, graph_of, graph_tensors
-from qdgnn_ase.nn.derivatives import energy_forces_stress
-from qdgnn_ase.training.losses import LossWeights, potential_loss
 
 Step = Callable[[Sample], tuple[Tensor, dict[str, Tensor], list[Tensor]]]
 """Batch -> loss, unweighted parts, gradient for each parameter."""
+Objective = Callable[[Callable[..., Any], AtomGraph, Targets], tuple[Tensor, dict[str, Tensor]]]
+"""Forward pass, graph, targets -> loss and its unweighted, detached parts."""
 
-_TARGETS = ("energy", "forces", "stress")
+
+def make_step(
+    model: nn.Module, objective: Objective, samples: Sequence[Sample], *, compiled: bool
+) -> Step:
+    """Eager or compiled step."""
+    if not compiled:
+        return eager_step(model, objective)
+    return compiled_step(model, objective, example_batch(model, samples))
 
 
-def eager_step(model: nn.Module, weights: LossWeights) -> Step:
+def eager_step(model: nn.Module, objective: Objective) -> Step:
     """Step that works everywhere."""
     parameters = list(model.parameters())
 
     def step(batch: Sample) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
-        output = energy_forces_stress(model, batch.graph, training=True)
-        loss, parts = potential_loss(output, batch.targets, batch.graph, weights)
+        loss, parts = objective(model, batch.graph, batch.targets)
         return loss.detach(), parts, list(torch.autograd.grad(loss, parameters))
 
     return step
 
 
-def compiled_step(model: nn.Module, weights: LossWeights, example: Sample) -> Step:
+def compiled_step(model: nn.Module, objective: Objective, example: Sample) -> Step:
     """The same step as one compiled program; needs a C++ compiler.
 
     Args:
         model: Its parameters are read at each call.
-        weights: Weights of the loss.
+        objective: The loss.
         example: A batch to trace with; its sizes are symbolic afterwards. Sizes that equal a width
             of the model would be taken for that width.
 
@@ -49,18 +58,19 @@ def compiled_step(model: nn.Module, weights: LossWeights, example: Sample) -> St
     """
     names = [name for name, _ in model.named_parameters()]
     buffers = dict(model.named_buffers())
-    eager = eager_step(model, weights)
+    target_names = list(example.targets)
+    part_names: list[str] = []
+    eager = eager_step(model, objective)
     check_sizes(model, example.graph)
 
     def flat(values: list[Tensor], graph: list[Tensor], targets: list[Tensor]) -> list[Tensor]:
         state = dict(zip(names, values, strict=True)) | buffers
-        batch = graph_of(graph)
-        output = energy_forces_stress(
-            lambda g, r: functional_call(model, state, (g, r)), batch, training=True
+        loss, parts = objective(
+            lambda *inputs: functional_call(model, state, inputs),
+            graph_of(graph),
+            dict(zip(target_names, targets, strict=True)),
         )
-        loss, parts = potential_loss(
-            output, dict(zip(_TARGETS, targets, strict=True)), batch, weights
-        )
+        part_names[:] = parts
         return [loss, *parts.values(), *torch.autograd.grad(loss, values)]
 
     program = compile_traced(flat, *_arguments(model, example))
@@ -70,8 +80,8 @@ def compiled_step(model: nn.Module, weights: LossWeights, example: Sample) -> St
             return eager(batch)
         with torch.no_grad():
             loss, *rest = program(*_arguments(model, batch))
-        n = len(_TARGETS)
-        return loss, dict(zip(_TARGETS, rest[:n], strict=True)), rest[n:]
+        n = len(part_names)
+        return loss, dict(zip(part_names, rest[:n], strict=True)), rest[n:]
 
     return step
 
@@ -90,4 +100,4 @@ def example_batch(model: nn.Module, samples: Sequence[Sample]) -> Sample:
 
 def _arguments(model: nn.Module, batch: Sample) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     parameters = [parameter.detach().requires_grad_(True) for parameter in model.parameters()]
-    return parameters, graph_tensors(batch.graph), [batch.targets[name] for name in _TARGETS]
+    return parameters, graph_tensors(batch.graph), list(batch.targets.values())

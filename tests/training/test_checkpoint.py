@@ -152,9 +152,9 @@ def test_plain_safetensors(tmp_path: Path) -> None:
 
 def test_newer_format(path: Path, model: QDGNN, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "FORMAT", 3)
+        patch.setattr(checkpoint, "FORMAT", FORMAT + 1)
         save_model(path, model)
-    refused(path, "must have format <= 2, got 3; upgrade qdgnn_ase")
+    refused(path, f"must have format <= {FORMAT}, got {FORMAT + 1}; upgrade qdgnn_ase")
 
 
 def test_other_document(path: Path, model: QDGNN) -> None:
@@ -232,7 +232,7 @@ def test_tensors_and_document_round_trip(tmp_path: Path) -> None:
     loaded, document = load_tensors(tmp_path / "a.safetensors")
     assert set(loaded) == set(tensors)
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
-    assert document == {"format": 2, "text": "Å", "rows": [1.0, 1e-300]}
+    assert document == {"format": FORMAT, "text": "Å", "rows": [1.0, 1e-300]}
 
 
 def broken_disk(*_: Any) -> None:

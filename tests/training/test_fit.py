@@ -34,9 +34,10 @@ from qdgnn_ase.training import fit as fit_module
 from qdgnn_ase.training import state as state_module
 from qdgnn_ase.training.checkpoint import load_model, load_tensors
 from qdgnn_ase.training.config import TrainConfig
-from qdgnn_ase.training.fit import fit, validate
+from qdgnn_ase.training.fit import fit
 from qdgnn_ase.training.folds import load_folds
 from qdgnn_ase.training.history import write_history
+from qdgnn_ase.training.potential import PotentialTask
 from qdgnn_ase.training.start import new_model
 from qdgnn_ase.training.state import TrainState
 
@@ -126,7 +127,7 @@ def test_best_model_has_the_lowest_validation_loss(run: Path) -> None:
     best = min(rows(run), key=lambda row: row["val_loss"])
     assert document["training"]["epoch"] == best["epoch"]
     folds, _ = load_folds(CONFIG)
-    for name, value in validate(model, folds["val"], CONFIG).items():
+    for name, value in PotentialTask(CONFIG).validate(model, folds["val"]).items():
         assert value == pytest.approx(best[f"val_{name}"], rel=1e-5)
 
 
@@ -173,13 +174,16 @@ def test_interrupted_run_goes_on(run: Path, tmp_path: Path, epoch: int) -> None:
     assert_same_run(tmp_path, run)
 
 
-@pytest.mark.parametrize("point", ["save_model", "write_history", "TrainState.save"])
+@pytest.mark.parametrize("point", ["PotentialTask.save", "write_history", "TrainState.save"])
 def test_run_that_dies_between_two_files_goes_on(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     """The last epoch is the worst place: no later epoch repairs what is missing."""
-    at = 0 if point == "save_model" else CONFIG.epochs - 1  # the first epoch is always the best
-    owner: Any = TrainState if "." in point else fit_module
+    at = (
+        0 if point == "PotentialTask.save" else CONFIG.epochs - 1
+    )  # the first epoch is always the best
+    owners = {"PotentialTask": PotentialTask, "TrainState": TrainState}
+    owner: Any = owners.get(point.split(".")[0], fit_module)
     name = point.split(".")[-1]
 
     def die(*args: Any) -> None:
@@ -315,7 +319,7 @@ def test_validation_loss_that_is_not_finite_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = {"energy": np.nan, "forces": 1.0, "stress": 1.0}
-    monkeypatch.setattr(fit_module, "validate", lambda *_: scores)
+    monkeypatch.setattr(PotentialTask, "validate", lambda *_: scores)
     with pytest.raises(FloatingPointError, match="validation loss must be finite"):
         fit(CONFIG, tmp_path)
     assert not (tmp_path / "last.safetensors").exists()
@@ -324,7 +328,7 @@ def test_validation_loss_that_is_not_finite_raises(
 def test_early_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     curve = iter([3.0, 2.0, 2.5, 2.6, 1.0, 0.5])
     monkeypatch.setattr(
-        fit_module,
+        PotentialTask,
         "validate",
         lambda *_: dict.fromkeys(("energy", "forces", "stress"), next(curve)),
     )
@@ -501,7 +505,8 @@ def test_samples_of_one_structure_are_enough_to_validate() -> None:
     frames = read_structures(ALLOYS)[:1]
     folds, _ = load_folds(CONFIG)
     model = new_model(CONFIG, folds["train"])
-    assert np.isfinite(list(validate(model, make_samples(frames, 4.0), CONFIG).values())).all()
+    scores = PotentialTask(CONFIG).validate(model, make_samples(frames, 4.0))
+    assert np.isfinite(list(scores.values())).all()
 
 
 def test_other_data_under_the_same_name_is_refused(tmp_path: Path) -> None:

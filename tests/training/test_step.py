@@ -11,6 +11,7 @@ import torch
 from qdgnn_ase.data.dataset import Sample, join
 from qdgnn_ase.nn.compile import check_sizes
 from qdgnn_ase.training.config import TrainConfig
+from qdgnn_ase.training.potential import potential_objective
 from qdgnn_ase.training.start import new_model
 from qdgnn_ase.training.step import compiled_step, eager_step, example_batch
 
@@ -32,7 +33,7 @@ def test_gradient_is_that_of_the_loss(samples: list[Sample], config: TrainConfig
     model = new_model(config, samples).double()
     batch = join(samples[:5])
     batch = Sample(batch.graph.to(dtype=torch.float64), batch.targets)
-    step = eager_step(model, config.loss)
+    step = eager_step(model, potential_objective(config.loss))
     gradient = step(batch)[2]
     weight = next(iter(model.parameters()))
     index, h = tuple(torch.nonzero(gradient[0].abs() == gradient[0].abs().max())[0]), 1e-5
@@ -54,8 +55,8 @@ def test_compiled_equals_eager(
     quantum: Literal["t0", "t0_moments"],
 ) -> None:
     model = new_model(replace(config, model=replace(config.model, quantum=quantum)), samples)
-    eager = eager_step(model, config.loss)
-    compiled = compiled_step(model, config.loss, example_batch(model, samples))
+    eager = eager_step(model, potential_objective(config.loss))
+    compiled = compiled_step(model, potential_objective(config.loss), example_batch(model, samples))
     for batch in (join(samples[:9]), join(samples[4:17]), samples[0]):  # one structure: eager
         loss, parts, gradients = compiled(batch)
         wanted_loss, wanted_parts, wanted = eager(batch)

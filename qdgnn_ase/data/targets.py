@@ -1,0 +1,125 @@
+"""Structures with labels of properties: JSON lines, extxyz, ASE databases, CGCNN's CIF folders.
+
+A column is a key of a JSON line, of extxyz's comment line, of a row of an ASE database, or the
+number of a column of ``id_prop.csv`` (1 is the first after the id). ``log10:NAME`` is a column that
+holds the decimal logarithm of the property.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from qdgnn_ase.data.io import read_structures
+from qdgnn_ase.properties import learned_property
+
+log = logging.getLogger(__name__)
+
+_LOG10 = "log10:"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledStructure:
+    """A structure and what is known about it."""
+
+    atoms: Atoms
+    labels: dict[str, float]
+    """Property -> value in its unit; NaN = missing."""
+    name: str
+    """File and place in it, for messages."""
+
+
+def read_labelled(path: str | Path, columns: Mapping[str, str]) -> list[LabelledStructure]:
+    """Structures of a file or CIF folder with the labels of some columns.
+
+    Args:
+        path: A file that `read_structures` reads, or a folder with ``id_prop.csv`` and a CIF for
+            each id (CGCNN's form). A CIF that cannot be read is left out with a logged warning.
+        columns: Property -> column, e.g. ``{"bulk_modulus": "log10:log10_K_VRH"}``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a column is in no row, a value is no number, or a name is no property. The
+            message names file and row.
+    """
+    path = Path(path)
+    for name in columns:
+        learned_property(name)
+    rows = _folder_rows(path) if path.is_dir() else _file_rows(path)
+    known = {key for _, values in rows for key in values}
+    for name, column in columns.items():
+        if column.removeprefix(_LOG10) not in known:
+            raise ValueError(
+                f"{path} must have a column {column.removeprefix(_LOG10)!r} for {name}, got "
+                f"{sorted(known)}"
+            )
+    return [
+        LabelledStructure(
+            atoms,
+            {name: _value(values, column, f"{path}, row {k + 1}") for name, column in pairs},
+            f"{path.name}:{k + 1}",
+        )
+        for pairs in [list(columns.items())]
+        for k, (atoms, values) in enumerate(rows)
+    ]
+
+
+def _file_rows(path: Path) -> list[tuple[Atoms, dict[str, Any]]]:
+    return [
+        (atoms, atoms.info | atoms.info.get("key_value_pairs", {}))
+        for atoms in read_structures(path)
+    ]
+
+
+def _folder_rows(folder: Path) -> list[tuple[Atoms, dict[str, Any]]]:
+    table = folder / "id_prop.csv"
+    if not table.is_file():
+        raise FileNotFoundError(f"folder must hold id_prop.csv and CIF files, got {folder}")
+    with table.open(encoding="utf-8", newline="") as lines:
+        entries = [row for row in csv.reader(lines) if row]
+    names = [row[0] for row in entries]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{table} must name each structure once, got twice: {', '.join(twice)}")
+    rows = []
+    for name, *values in entries:
+        try:
+            atoms = read_structures(folder / f"{name}.cif")[0]
+        except (FileNotFoundError, ValueError) as error:
+            log.warning("left out: %s", error)
+            continue
+        rows.append((atoms, {str(k + 1): value for k, value in enumerate(values)}))
+    log.info("%s: %d of %d structures read", folder, len(rows), len(entries))
+    return rows
+
+
+def _value(values: Mapping[str, Any], column: str, place: str) -> float:
+    raw = values.get(column.removeprefix(_LOG10))
+    if raw is None or raw == "":
+        return float("nan")
+    try:
+        value = float(raw)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place}: {column} must be a number or empty, got {raw!r}") from error
+    return float(10.0**value) if column.startswith(_LOG10) else value
+
+
+def label_table(rows: list[LabelledStructure], targets: tuple[str, ...]) -> Any:
+    """(n_structures, n_targets) labels in the properties' units, NaN = missing.
+
+    A structure with a band gap is a metal where the gap is 0.
+    """
+    return np.array([[_label(row.labels, name) for name in targets] for row in rows])
+
+
+def _label(labels: Mapping[str, float], name: str) -> float:
+    if name == "metal_probability" and name not in labels:
+        gap = labels.get("band_gap", np.nan)
+        return float(gap <= 0) if np.isfinite(gap) else np.nan
+    return labels.get(name, np.nan)

@@ -1,0 +1,164 @@
+"""What the training loop must know of a property model: its data, loss and checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qdgnn_ase.data.dataset import Sample, batch_indices, join
+from qdgnn_ase.data.splits import Fold, fold_of, reduced_formula
+from qdgnn_ase.data.targets import LabelledStructure, label_table, read_labelled
+from qdgnn_ase.graph import from_atoms
+from qdgnn_ase.nn.property_model import PropertyModel
+from qdgnn_ase.quantum.references import composition_matrix
+from qdgnn_ase.training.checkpoint import save_property_model
+from qdgnn_ase.training.config import PropertyTrainConfig
+from qdgnn_ase.training.folds import Provenance
+from qdgnn_ase.training.losses import property_errors, property_loss
+from qdgnn_ase.training.scaler import Scaler
+
+log = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
+
+
+class PropertyTask:
+    """Several properties at once, missing labels masked.
+
+    Args:
+        config: Run.
+    """
+
+    def __init__(self, config: PropertyTrainConfig) -> None:
+        self.config = config
+        self.scaler = Scaler(config.targets)
+        self.weights: dict[str, float] = {}
+
+    def load(self) -> tuple[dict[Fold, list[Sample]], Provenance]:
+        """Samples of the folds, scaled by the training fold, and what they are made of.
+
+        Raises:
+            ValueError: If a fold is empty, a target has no label in it, or a label is impossible.
+        """
+        rows: dict[Fold, list[LabelledStructure]] = {"train": [], "val": [], "test": []}
+        files = [self._sort(source.file, source.columns, rows) for source in self.config.sources]
+        for fold in ("train", "val"):
+            if not rows[fold]:
+                raise ValueError(
+                    f"the {fold} fold must hold at least one labelled structure, got none of "
+                    f"{files}; give more formulas, or other shares val and test"
+                )
+        self._fit_scaler(rows["train"])
+        folds: dict[Fold, list[Sample]] = {
+            fold: self._samples(rows[fold], fold) for fold in ("train", "val")
+        }
+        return folds, {"files": files, "train_config": _without_folders(self.config)}
+
+    def _sort(
+        self, file: str, columns: dict[str, str], rows: dict[Fold, list[LabelledStructure]]
+    ) -> dict[str, Any]:
+        counts: Counter[str] = Counter()
+        for row in read_labelled(file, columns):
+            if len(row.atoms) > self.config.max_atoms:
+                counts["too_large"] += 1
+            elif not any(np.isfinite(value) for value in row.labels.values()):
+                counts["unlabelled"] += 1
+            else:
+                fold = fold_of(
+                    reduced_formula(row.atoms),
+                    val=self.config.val,
+                    test=self.config.test,
+                    seed=self.config.split_seed,
+                )
+                counts[fold] += 1
+                rows[fold].append(row)
+        path = Path(file)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        log.info("%s: %s", file, dict(counts))
+        return {"name": path.name, "sha256": digest, "columns": columns, **counts}
+
+    def _fit_scaler(self, rows: list[LabelledStructure]) -> None:
+        composition = composition_matrix([row.atoms.numbers for row in rows])
+        self.scaler.fit(composition, label_table(rows, self.config.targets))
+        for name, width in zip(self.config.targets, self.scaler.width.tolist(), strict=True):
+            self.weights[name] = self.config.weights.get(name, 1.0) / width
+
+    def _samples(self, rows: list[LabelledStructure], fold: str) -> list[Sample]:
+        labels = torch.as_tensor(label_table(rows, self.config.targets), dtype=torch.float32)
+        bags = _bags(len(rows), self.config) if fold == "train" else torch.ones(len(rows), 1)
+        samples = []
+        for row, label, bag in zip(rows, labels, bags, strict=True):
+            try:
+                graph = from_atoms(row.atoms, self.config.trunk.cutoff)
+            except ValueError as error:
+                raise ValueError(f"{row.name}: {error}") from error
+            scaled = self.scaler.scaled(label[None], graph)
+            samples.append(Sample(graph, {"labels": scaled, "bag": bag[None]}))
+        return samples
+
+    def start(self, samples: Sequence[Sample]) -> PropertyModel:
+        """Untrained model."""
+        graphs = [sample.graph for sample in samples]
+        n_atoms = sum(len(graph.numbers) for graph in graphs)
+        neighbors = sum(graph.n_edges for graph in graphs) / n_atoms
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            model = PropertyModel(self.config.model, neighbors=max(1.0, neighbors))
+        numbers = torch.cat([graph.numbers for graph in graphs])
+        model.counts.copy_(torch.bincount(numbers, minlength=len(model.counts)))
+        return model
+
+    def objective(self, forward: Any, graph: Any, targets: Any) -> Any:
+        """Weighted sum of the targets' losses."""
+        values = forward(graph)["values"]
+        return property_loss(values, targets["labels"], targets["bag"], self.scaler, self.weights)
+
+    def validate(self, model: PropertyModel, samples: Sequence[Sample]) -> dict[str, float]:
+        """Error of the members' mean per target, in its unit (log10 of it, nats for a logit)."""
+        values, labels = self._predictions(model, samples)
+        return property_errors(values, labels, self.scaler)
+
+    def _predictions(
+        self, model: PropertyModel, samples: Sequence[Sample]
+    ) -> tuple[Tensor, Tensor]:
+        sizes = [sample.graph.n_edges for sample in samples]
+        values, labels = [], []
+        with torch.no_grad():
+            for indices in batch_indices(sizes, self.config.max_edges):
+                batch = join([samples[index] for index in indices])
+                values.append(model(batch.graph)["values"])
+                labels.append(batch.targets["labels"])
+        return torch.cat(values), torch.cat(labels)
+
+    def save(
+        self,
+        path: Path,
+        model: PropertyModel,
+        samples: Sequence[Sample],
+        provenance: Provenance,
+    ) -> None:
+        """Write the model and its scaler, calibrated on the validation samples."""
+        self.scaler.calibrate(*self._predictions(model, samples))
+        save_property_model(path, model, self.scaler, provenance)
+
+
+def _bags(n: int, config: PropertyTrainConfig) -> Tensor:
+    """(n, n_members), 1 where a member sees a structure."""
+    draws = np.random.default_rng(config.seed).random((n, config.n_members))
+    return torch.as_tensor(draws < config.bag, dtype=torch.float32)
+
+
+def _without_folders(config: PropertyTrainConfig) -> dict[str, Any]:
+    values = config.to_dict()
+    for source in values["sources"]:
+        source["file"] = Path(source["file"]).name
+    return values
