@@ -33,15 +33,17 @@ if TYPE_CHECKING:
         frame_errors,
         paired_difference,
     )
+    from qdgnn_ase.inference.predict import Prediction, Predictor, predict
     from qdgnn_ase.inference.simulate import molecular_dynamics, relax
     from qdgnn_ase.nn.compile import CompilationWarning
     from qdgnn_ase.nn.derivatives import energy_forces_stress, hessian
     from qdgnn_ase.nn.model import QDGNN
     from qdgnn_ase.nn.speed import tune_process
     from qdgnn_ase.nn.trunk import QDGNNConfig
+    from qdgnn_ase.properties import PROPERTIES, Property
     from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
     from qdgnn_ase.training.checkpoint import CheckpointError, load_model, save_model
-    from qdgnn_ase.training.config import TrainConfig
+    from qdgnn_ase.training.config import PropertyTrainConfig, TrainConfig
     from qdgnn_ase.training.fit import fit
 
 _HOME = {
@@ -52,6 +54,11 @@ _HOME = {
     "ExtrapolationWarning": "inference.domain",
     "FrameError": "inference.evaluate",
     "Labelled": "data.label",
+    "PROPERTIES": "properties",
+    "Prediction": "inference.predict",
+    "Predictor": "inference.predict",
+    "Property": "properties",
+    "PropertyTrainConfig": "training.config",
     "QDGNN": "nn.model",
     "QDGNNCalculator": "inference.calculator",
     "QDGNNConfig": "nn.trunk",
@@ -73,6 +80,7 @@ _HOME = {
     "load_model": "training.checkpoint",
     "molecular_dynamics": "inference.simulate",
     "paired_difference": "inference.evaluate",
+    "predict": "inference.predict",
     "rattle": "data.perturb",
     "read_structures": "data.io",
     "reduced_formula": "data.splits",
@@ -89,6 +97,7 @@ _HOME = {
 }
 
 __all__ = [
+    "PROPERTIES",
     "QDGNN",
     "AtomGraph",
     "CheckpointError",
@@ -97,6 +106,10 @@ __all__ = [
     "ExtrapolationWarning",
     "FrameError",
     "Labelled",
+    "Prediction",
+    "Predictor",
+    "Property",
+    "PropertyTrainConfig",
     "QDGNNCalculator",
     "QDGNNConfig",
     "Split",
@@ -117,6 +130,7 @@ __all__ = [
     "load_model",
     "molecular_dynamics",
     "paired_difference",
+    "predict",
     "rattle",
     "read_structures",
     "reduced_formula",

@@ -48,7 +48,8 @@ class PropertyConfig:
 class PropertyModel(nn.Module):
     """Scaled properties of a batch of structures, each by an ensemble of heads on one trunk.
 
-    Buffer that training sets: ``counts`` (95,) atoms of each element in training.
+    Buffers that training sets: ``counts`` (95,) atoms of each element in training; ``center``
+    (hidden,), ``whitening`` (hidden, hidden) and ``limit`` () of the embedding.
 
     Args:
         config: Architecture.
@@ -56,6 +57,9 @@ class PropertyModel(nn.Module):
     """
 
     counts: Tensor
+    center: Tensor
+    whitening: Tensor
+    limit: Tensor
 
     def __init__(self, config: PropertyConfig, *, neighbors: float = 40.0) -> None:
         super().__init__()
@@ -65,6 +69,9 @@ class PropertyModel(nn.Module):
         width = config.trunk.hidden
         self.norm = nn.LayerNorm(width)
         self.register_buffer("counts", torch.zeros(len(self.trunk.quantum), dtype=torch.int64))
+        self.register_buffer("center", torch.zeros(width))
+        self.register_buffer("whitening", torch.zeros(width, width))
+        self.register_buffer("limit", torch.ones(()))
         self.heads = nn.ModuleDict(
             {name: _head(name)(width, config.n_members) for name in config.targets}
         )
@@ -87,6 +94,31 @@ class PropertyModel(nn.Module):
         values = [head(atoms, graph.batch, graph.n_atoms) for head in self.heads.values()]
         embedding = segment_sum(atoms, graph.batch, graph.n_graphs) / graph.n_atoms[:, None]
         return {"values": torch.stack(values, dim=1), "embedding": embedding}
+
+    def set_domain(self, embedding: Tensor, share: float = 0.99, shrinkage: float = 0.1) -> None:
+        """Take the domain from embeddings of structures like those of training.
+
+        Args:
+            embedding: (n_structures, hidden).
+            share: Part of them that is in the domain.
+            shrinkage: Of the covariance towards its mean diagonal.
+        """
+        self.center.copy_(embedding.mean(dim=0))
+        covariance = torch.cov(embedding.T.double())
+        width = covariance.diagonal().mean()
+        identity = torch.eye(len(covariance), dtype=covariance.dtype)
+        covariance = (1 - shrinkage) * covariance + shrinkage * width * identity
+        self.whitening.copy_(torch.linalg.cholesky(torch.linalg.inv(covariance)))
+        self.limit.copy_(self.domain_distance(embedding).quantile(share))
+
+    def domain_distance(self, embedding: Tensor) -> Tensor:
+        """Mahalanobis distance from the training data, (n_structures,)."""
+        distance: Tensor = ((embedding - self.center) @ self.whitening).norm(dim=1)
+        return distance
+
+    def in_domain(self, embedding: Tensor) -> Tensor:
+        """Whether structures are within the distance that nearly all of training are, bool."""
+        return self.domain_distance(embedding) <= self.limit
 
 
 def _head(name: str) -> type[AtomMeanHead] | type[PooledHead]:

@@ -124,20 +124,22 @@ class PropertyTask:
 
     def validate(self, model: PropertyModel, samples: Sequence[Sample]) -> dict[str, float]:
         """Error of the members' mean per target, in its unit (log10 of it, nats for a logit)."""
-        values, labels = self._predictions(model, samples)
+        values, labels, _ = self._predictions(model, samples)
         return property_errors(values, labels, self.scaler)
 
     def _predictions(
         self, model: PropertyModel, samples: Sequence[Sample]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Values, labels and embeddings."""
         sizes = [sample.graph.n_edges for sample in samples]
-        values, labels = [], []
+        rows = []
         with torch.no_grad():
             for indices in batch_indices(sizes, self.config.max_edges):
                 batch = join([samples[index] for index in indices])
-                values.append(model(batch.graph)["values"])
-                labels.append(batch.targets["labels"])
-        return torch.cat(values), torch.cat(labels)
+                output = model(batch.graph)
+                rows.append((output["values"], batch.targets["labels"], output["embedding"]))
+        values, labels, embeddings = (torch.cat(part) for part in zip(*rows, strict=True))
+        return values, labels, embeddings
 
     def save(
         self,
@@ -146,8 +148,10 @@ class PropertyTask:
         samples: Sequence[Sample],
         provenance: Provenance,
     ) -> None:
-        """Write the model and its scaler, calibrated on the validation samples."""
-        self.scaler.calibrate(*self._predictions(model, samples))
+        """Write the model and its scaler; uncertainty and domain come from validation samples."""
+        values, labels, embeddings = self._predictions(model, samples)
+        self.scaler.calibrate(values, labels)
+        model.set_domain(embeddings)
         save_property_model(path, model, self.scaler, provenance)
 
 

@@ -1,0 +1,84 @@
+"""Properties that follow from predicted ones by formulas: elasticity of an isotropic solid.
+
+K and G are bulk and shear modulus in GPa. Uncertainties are propagated to first order, with errors
+of K and G taken as independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from ase import Atoms, units
+from ase.neighborlist import neighbor_list
+
+LINDEMANN = 0.1
+"""Root mean square displacement over the shortest bond at which a crystal is said to melt."""
+_STEP = 1e-3
+_NEIGHBORS = 6.0
+
+
+def young_modulus(bulk: float, shear: float) -> float:
+    """E = 9 K G / (3 K + G), GPa."""
+    return 9 * bulk * shear / (3 * bulk + shear)
+
+
+def poisson_ratio(bulk: float, shear: float) -> float:
+    """(3 K - 2 G) / (2 (3 K + G)), between -1 and 0.5."""
+    return (3 * bulk - 2 * shear) / (2 * (3 * bulk + shear))
+
+
+def debye_temperature(bulk: float, shear: float, atoms: Atoms) -> float:
+    """Debye temperature in K from the mean sound velocity (Anderson, J. Phys. Chem. Solids 1963).
+
+    theta = (hbar / k) (6 pi^2 n)^(1/3) v_m with n atoms per volume and
+    3 / v_m^3 = 2 / v_t^3 + 1 / v_l^3, v_t = sqrt(G / rho), v_l = sqrt((K + 4 G / 3) / rho).
+
+    Raises:
+        ValueError: If the structure has no volume.
+    """
+    if atoms.cell.rank < 3:
+        raise ValueError(f"structure must have three cell vectors, got {atoms.cell.array.tolist()}")
+    volume = atoms.get_volume() * 1e-30  # m^3
+    density = atoms.get_masses().sum() * units._amu / volume
+    transverse = (shear * 1e9 / density) ** 0.5
+    longitudinal = ((bulk + 4 * shear / 3) * 1e9 / density) ** 0.5
+    mean = (3 / (2 / transverse**3 + 1 / longitudinal**3)) ** (1 / 3)
+    wave_number = (6 * np.pi**2 * len(atoms) / volume) ** (1 / 3)
+    return float(units._hbar / units._k * wave_number * mean)
+
+
+def lindemann_temperature(debye: float, atoms: Atoms) -> float:
+    """Temperature in °C at which <u^2>^(1/2) of the Debye model is a tenth of the shortest bond.
+
+    Above the Debye temperature <u^2> = 9 hbar^2 T / (m k theta^2), m the mean atomic mass
+    (Lindemann 1910; the share of 0.1 is Gilvarry's, Phys. Rev. 102, 308, 1956). NaN for a structure
+    without a neighbour within 6 Å.
+
+    Args:
+        debye: Debye temperature, K.
+        atoms: Crystal.
+    """
+    distances = neighbor_list("d", atoms, _NEIGHBORS)
+    if not len(distances):
+        return float("nan")
+    limit = (LINDEMANN * distances.min() * 1e-10) ** 2
+    mass = atoms.get_masses().mean() * units._amu
+    return float(limit * mass * units._k * debye**2 / (9 * units._hbar**2) - 273.15)
+
+
+def propagated(
+    function: Callable[[float, float], float], bulk: tuple[float, float], shear: tuple[float, float]
+) -> tuple[float, float]:
+    """Value and standard deviation of a function of K and G.
+
+    Args:
+        function: Of K and G.
+        bulk: Value and standard deviation, GPa.
+        shear: Value and standard deviation, GPa.
+    """
+    (k, sigma_k), (g, sigma_g) = bulk, shear
+    value = function(k, g)
+    by_k = (function(k * (1 + _STEP), g) - value) / (k * _STEP) * sigma_k
+    by_g = (function(k, g * (1 + _STEP)) - value) / (g * _STEP) * sigma_g
+    return value, float(np.hypot(by_k, by_g))

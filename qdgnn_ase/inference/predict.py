@@ -1,0 +1,172 @@
+"""Properties of structures with uncertainties, from a property model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from numpy.typing import NDArray
+
+from qdgnn_ase.data.dataset import batch_indices
+from qdgnn_ase.graph import AtomGraph, collate, from_atoms
+from qdgnn_ase.inference.derived import (
+    debye_temperature,
+    lindemann_temperature,
+    poisson_ratio,
+    propagated,
+    young_modulus,
+)
+from qdgnn_ase.properties import PROPERTIES, Property
+from qdgnn_ase.quantum.atomic import N_ELEMENTS
+from qdgnn_ase.training.checkpoint import load_property_model
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One property of one structure."""
+
+    value: float
+    """In ``unit``."""
+    std: float
+    """Standard deviation in ``unit``: spread of the heads, calibrated on the validation fold."""
+    unit: str
+    in_domain: bool
+    """False where an element was not in training or the structure is unlike the training data."""
+    derived: bool = False
+    """Computed from other predictions by a formula."""
+
+
+class Predictor:
+    """A property model, ready to be asked.
+
+    Args:
+        model: "properties" (the embedded weights) or the path of a checkpoint.
+        device: Torch device; the GPU if there is one, else the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ValueError: If the checkpoint is damaged or no property model.
+    """
+
+    def __init__(self, model: str | Path = "properties", device: str | None = None) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model, self.scaler, self.document = load_property_model(model, self.device)
+        self.model.requires_grad_(False)
+        self._seen = self.model.counts.cpu() > 0
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the learned properties."""
+        return self.model.config.targets
+
+    def __call__(
+        self, structures: Sequence[Atoms], max_edges: int = 100_000
+    ) -> list[dict[str, Prediction]]:
+        """Predictions of many structures, computed together, in order; see `predict`."""
+        graphs = [self._graph(atoms, index) for index, atoms in enumerate(structures)]
+        rows: list[dict[str, Prediction]] = []
+        for batch in batch_indices([graph.n_edges for graph in graphs], max_edges):
+            rows += self._batch([graphs[index] for index in batch])
+        for atoms, row in zip(structures, rows, strict=True):
+            row |= _derived(atoms, row)
+        return rows
+
+    def _graph(self, atoms: Atoms, index: int) -> AtomGraph:
+        beyond = sorted({int(z) for z in atoms.numbers if z > N_ELEMENTS})
+        if beyond:
+            raise ValueError(
+                f"structure {index}: atomic numbers must lie in 1..{N_ELEMENTS}, got {beyond}"
+            )
+        try:
+            return from_atoms(atoms, self.model.config.trunk.cutoff)
+        except ValueError as error:
+            raise ValueError(f"structure {index}: {error}") from error
+
+    def _batch(self, graphs: list[AtomGraph]) -> list[dict[str, Prediction]]:
+        graph = collate(graphs).to(self.device)
+        with torch.no_grad():
+            output = self.model(graph)
+            values = self.scaler.transformed_values(output["values"], graph)
+            inside = self.model.in_domain(output["embedding"]).tolist()
+        members = values.double().cpu().numpy()
+        spread = members.std(axis=2, ddof=1) * self.scaler.calibration.cpu().numpy()
+        seen = [bool(self._seen[graph.numbers.cpu()].all()) for graph in graphs]
+        return [
+            {
+                row.name: _prediction(row, members[i, k], spread[i, k], seen[i] and inside[i])
+                for k, row in enumerate(self.scaler.properties)
+            }
+            for i in range(len(graphs))
+        ]
+
+
+def predict(
+    structures: Atoms | Sequence[Atoms], model: str | Path | Predictor = "properties"
+) -> Any:
+    """Properties of one structure, or of each of a sequence: name -> `Prediction`.
+
+    Names and units are those of `qdgnn_ase.PROPERTIES`. Structures should be relaxed, as those of
+    the training data are.
+
+    Args:
+        structures: Atoms, or a sequence of them.
+        model: "properties" (the embedded weights), the path of a checkpoint, or a `Predictor`.
+
+    Returns:
+        A dict for one structure, a list of dicts for a sequence.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ValueError: If a structure cannot be computed (the message tells which and why) or the
+            checkpoint is damaged.
+    """
+    predictor = model if isinstance(model, Predictor) else _predictor(str(model))
+    if isinstance(structures, Atoms):
+        return predictor([structures])[0]
+    return predictor(structures)
+
+
+@cache
+def _predictor(model: str) -> Predictor:
+    return Predictor(model)
+
+
+def _prediction(row: Property, members: Array, spread: float, in_domain: bool) -> Prediction:
+    """From the members' values (linear, log10 or logits) and their calibrated spread."""
+    value, std = float(members.mean()), float(spread)
+    if row.scale == "log10":
+        value = 10.0**value
+        std *= np.log(10.0) * value
+    elif row.scale == "probability":
+        shares = 1 / (1 + np.exp(-members))
+        value, std = float(shares.mean()), float(shares.std(ddof=1))
+    return Prediction(max(value, row.lower), float(std), row.unit, in_domain)
+
+
+def _derived(atoms: Atoms, row: dict[str, Prediction]) -> dict[str, Prediction]:
+    if not {"bulk_modulus", "shear_modulus"} <= row.keys() or atoms.cell.rank < 3:
+        return {}
+    bulk, shear = row["bulk_modulus"], row["shear_modulus"]
+    functions = {
+        "young_modulus": young_modulus,
+        "poisson_ratio": poisson_ratio,
+        "debye_temperature": lambda k, g: debye_temperature(k, g, atoms),
+        "lindemann_temperature": lambda k, g: lindemann_temperature(
+            debye_temperature(k, g, atoms), atoms
+        ),
+    }
+    pairs = (bulk.value, bulk.std), (shear.value, shear.std)
+    return {
+        name: Prediction(
+            *propagated(function, *pairs), PROPERTIES[name].unit, bulk.in_domain, derived=True
+        )
+        for name, function in functions.items()
+    }
