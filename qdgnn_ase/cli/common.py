@@ -32,6 +32,14 @@ def load(structure: str, model: str, dtype: str) -> Atoms:
     return atoms
 
 
+def parse_targets(targets: tuple[str, ...]) -> dict[str, str]:
+    """("bulk_modulus=K",) -> {"bulk_modulus": "K"}."""
+    pairs = [target.partition("=") for target in targets]
+    if wrong := [target for target, pair in zip(targets, pairs, strict=True) if not pair[2]]:
+        raise click.UsageError(f"--target must be NAME=COLUMN, got {', '.join(wrong)}")
+    return {name: column for name, _, column in pairs}
+
+
 def check_output(path: Path) -> None:
     """Refuse a file that ASE could not write, before hours are spent on what goes into it."""
     try:

@@ -12,10 +12,12 @@ from typing import Any
 import click
 from rich.table import Table
 
-from qdgnn_ase.cli.common import console, dtype_option, model_option, progress_bar
+from qdgnn_ase.cli.common import console, dtype_option, parse_targets, progress_bar
 from qdgnn_ase.inference.calculator import QDGNNCalculator
 from qdgnn_ase.inference.evaluate import METRICS, Split
 from qdgnn_ase.inference.evaluate import evaluate as evaluate_file
+from qdgnn_ase.inference.evaluate_properties import evaluate_properties
+from qdgnn_ase.inference.predict import Predictor
 from qdgnn_ase.training.checkpoint import load_model, write_atomic
 
 _COLUMNS = {
@@ -26,10 +28,31 @@ _COLUMNS = {
     "stress_mae": "S MAE\nGPa",
 }
 
+_PROPERTY_METRICS = {
+    "MAE": "mae",
+    "RMSE": "rmse",
+    "R2": "r2",
+    "MAE of log10": "log10_mae",
+    "MAPE": "mape",
+    "accuracy": "accuracy",
+    "AUC": "auc",
+    "calibration error": "calibration_error",
+    "within 1 sigma": "within_sigma",
+    "Spearman(|error|, sigma)": "spearman",
+    "in domain": "in_domain",
+}
+
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
-@model_option
+@click.option("--model", help="Embedded model or checkpoint file.  [default: default, properties]")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="Evaluate a property model on this column.",
+)
 @dtype_option
 @click.option("--max-atoms", type=int, help="Skip larger structures.")
 @click.option(
@@ -40,18 +63,29 @@ _COLUMNS = {
 @click.option("--json", "output", type=Path, help="Write all figures to this file.")
 def evaluate(
     files: tuple[str, ...],
-    model: str,
+    model: str | None,
+    targets: tuple[str, ...],
     dtype: str,
     max_atoms: int | None,
     fold: Any,
     output: Path | None,
 ) -> None:
-    """Errors of a model on labelled structures, per file, with 95 % intervals over formulas."""
-    calculator = QDGNNCalculator(model, dtype=dtype)
-    split = training_split(model, fold) if fold else None
-    report: dict[str, Any] = {}
+    """Errors of a model on labelled structures, per file, with 95 % intervals over formulas.
+
+    Energy, forces and stress of a potential, or with --target the properties of a property model.
+    """
     short = [Path(name).name for name in files]
     labels = short if len(set(short)) == len(files) else files
+    head = {"fold": fold, "max_atoms": max_atoms}
+    if targets:
+        model = model or "properties"
+        report = _properties(dict(zip(labels, files, strict=True)), model, targets, fold, max_atoms)
+        _write(output, {"model": model, **head}, report)
+        return
+    model = model or "default"
+    report = {}
+    calculator = QDGNNCalculator(model, dtype=dtype)
+    split = training_split(load_model(model)[1], fold) if fold else None
     with progress_bar() as bar:
         for name, label in zip(files, labels, strict=True):
             task = bar.add_task(label, total=1.0, note="")
@@ -66,35 +100,84 @@ def evaluate(
     for name, row in report.items():
         for reason, count in row["skipped"].items():
             console.print(f"{name}: skipped {count}: {reason}")
-    if output is not None:
-        document = {
-            "model": model,
-            "dtype": dtype,
-            "fold": fold,
-            "max_atoms": max_atoms,
-            "date": date.today().isoformat(),
-            "machine": platform.processor() or platform.machine(),
-            "units": METRICS,
-            "files": {name: without_nan(row) for name, row in report.items()},
-        }
-        write_atomic(output, json.dumps(document, indent=2, allow_nan=False).encode())
-        console.print(f"wrote {output}")
+    _write(output, {"model": model, "dtype": dtype, **head, "units": METRICS}, report)
+
+
+def _properties(
+    files: dict[str, str],
+    model: str,
+    targets: tuple[str, ...],
+    fold: Any,
+    max_atoms: int | None,
+) -> dict[str, Any]:
+    predictor = Predictor(model)
+    split = training_split(predictor.document, fold) if fold else None
+    columns = parse_targets(targets)
+    report: dict[str, Any] = {}
+    for label, name in files.items():
+        console.print(f"{label} ...")
+        report[label] = evaluate_properties(
+            predictor, name, columns, split=split, max_atoms=max_atoms
+        )
+        console.print(_property_table(report[label]))
+        timing = report[label]["timing"]
+        console.print(
+            f"CPU ms per structure: {timing['batch_1_ms']:.1f} one by one, "
+            f"{timing['batch_64_ms']:.2f} in batches of 64"
+        )
+    return report
+
+
+def _write(output: Path | None, head: dict[str, Any], report: dict[str, Any]) -> None:
+    if output is None:
+        return
+    document = {
+        **head,
+        "date": date.today().isoformat(),
+        "machine": platform.processor() or platform.machine(),
+        "files": {name: without_nan(row) for name, row in report.items()},
+    }
+    write_atomic(output, json.dumps(document, indent=2, allow_nan=False).encode())
+    console.print(f"wrote {output}")
 
 
 def without_nan(row: dict[str, Any]) -> dict[str, Any]:
     """JSON has no NaN: a metric without labels becomes null."""
-    return {
-        key: None if isinstance(value, float) and math.isnan(value) else value
-        for key, value in row.items()
-    }
+    return {key: _without_nan(value) for key, value in row.items()}
 
 
-def training_split(model: str, fold: Any) -> Split:
-    """The split that the model was trained on."""
-    config = load_model(model)[1]["training"].get("train_config")
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return without_nan(value)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def training_split(document: dict[str, Any], fold: Any) -> Split:
+    """The split that the model of a checkpoint's document was trained on."""
+    config = document["training"].get("train_config")
     if config is None:
-        raise click.UsageError(f"a fold needs a model that stores its split, {model} does not")
+        raise click.UsageError("a fold needs a model that stores its split, this one does not")
     return Split.of_training(config, fold)
+
+
+def _property_table(report: dict[str, Any]) -> Table:
+    """A column per property, a row per metric."""
+    rows = {name: row for name, row in report.items() if name != "timing"}
+    table = Table("", *(f"{name}\n{row['unit']}" for name, row in rows.items()))
+    table.add_row("structures", *(str(row["structures"]) for row in rows.values()))
+    for label, key in _PROPERTY_METRICS.items():
+        if any(key in row for row in rows.values()):
+            table.add_row(label, *(_property_cell(row, key) for row in rows.values()))
+    return table
+
+
+def _property_cell(row: dict[str, Any], key: str) -> str:
+    if key not in row:
+        return "-"
+    if f"{key}_interval" not in row:
+        return f"{row[key]:.3f}"
+    low, high = row[f"{key}_interval"]
+    return f"{row[key]:.4g}\n{low:.4g}-{high:.4g}"
 
 
 def _table(report: dict[str, Any]) -> Table:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from qdgnn_ase.cli.common import console, progress_bar
+from qdgnn_ase.cli.common import console, parse_targets, progress_bar
 from qdgnn_ase.nn.speed import tune_process
 from qdgnn_ase.training.config import PropertyTrainConfig, TrainConfig, parse_config
 from qdgnn_ase.training.fit import fit
@@ -35,7 +35,7 @@ def train(source: str, targets: tuple[str, ...], epochs: int | None, output: Pat
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     values: dict[str, Any]
-    values = {"sources": [_source(source, targets)]} if targets else _read(source)
+    values = _data_config(source, targets) if targets else _read(source)
     if epochs is not None:
         values["epochs"] = epochs
     try:
@@ -45,6 +45,10 @@ def train(source: str, targets: tuple[str, ...], epochs: int | None, output: Pat
     tune_process()
     best = fit_with_bar(parsed, output)
     console.print(f"best model: {best}; curve: {output / 'history.png'}")
+
+
+def _data_config(file: str, targets: tuple[str, ...]) -> dict[str, Any]:
+    return {"sources": [{"file": file, "columns": parse_targets(targets)}]}
 
 
 def _read(config: str) -> dict[str, Any]:
@@ -57,13 +61,6 @@ def _read(config: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise click.UsageError(f"{config} must be a JSON object, got {type(values).__name__}")
     return values
-
-
-def _source(file: str, targets: tuple[str, ...]) -> dict[str, Any]:
-    pairs = [target.partition("=") for target in targets]
-    if wrong := [target for target, pair in zip(targets, pairs, strict=True) if not pair[2]]:
-        raise click.UsageError(f"--target must be NAME=COLUMN, got {', '.join(wrong)}")
-    return {"file": file, "columns": {name: column for name, _, column in pairs}}
 
 
 def fit_with_bar(config: TrainConfig | PropertyTrainConfig, output: Path) -> Path:

@@ -14,7 +14,7 @@ import torch
 from ase import Atoms
 from numpy.typing import NDArray
 from pymatgen.optimization.neighbors import find_points_in_spheres
-from scipy.spatial import cKDTree  # type: ignore[import-untyped]
+from scipy.spatial import cKDTree
 
 from qdgnn_ase.graph.atom_graph import AtomGraph
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from qdgnn_ase.data.io import labels, read_structures
 from qdgnn_ase.data.splits import Fold, SplitBy, fold_of, folds_of, reduced_formula
+from qdgnn_ase.inference.bootstrap import interval, resampled_weights
 
 Array = NDArray[np.float64]
 
@@ -193,9 +194,12 @@ def summarise(errors: Sequence[FrameError], n_bootstrap: int = 1_000) -> dict[st
         return counts
     table = _table(errors)
     metrics = _metrics(table, np.ones(len(errors)))
-    resampled = [_metrics(table, weights) for weights in _resampled(errors, n_bootstrap)]
+    resampled = [
+        _metrics(table, weights)
+        for weights in resampled_weights([error.formula for error in errors], n_bootstrap)
+    ]
     intervals = {
-        f"{name}_interval": _interval([row[name] for row in resampled])
+        f"{name}_interval": interval([row[name] for row in resampled])
         for name in METRICS
         if np.isfinite(metrics[name])
     }
@@ -227,9 +231,8 @@ def paired_difference(
         table[missing] = np.nan
     ones = np.ones(len(pairs))
     values = [_metrics(table, ones) for table in tables]
-    resampled = [
-        [_metrics(table, weights) for table in tables] for weights in _resampled(mine, n_bootstrap)
-    ]
+    draws = resampled_weights([error.formula for error in mine], n_bootstrap)
+    resampled = [[_metrics(table, weights) for table in tables] for weights in draws]
     return {
         "frames": len(mine),
         "formulas": len({error.formula for error in mine}),
@@ -238,7 +241,7 @@ def paired_difference(
                 "first": values[0][name],
                 "second": values[1][name],
                 "difference": values[0][name] - values[1][name],
-                "interval": _interval([a[name] - b[name] for a, b in resampled]),
+                "interval": interval([a[name] - b[name] for a, b in resampled]),
             }
             for name in METRICS
             if np.isfinite(values[0][name] - values[1][name])
@@ -249,20 +252,6 @@ def paired_difference(
 def _table(errors: Sequence[FrameError]) -> Array:
     """Columns energy, forces, stress, n_atoms."""
     return np.array([[e.energy, e.forces, e.stress, e.n_atoms] for e in errors], dtype=np.float64)
-
-
-def _resampled(errors: Sequence[FrameError], n_bootstrap: int) -> Array:
-    """Weights of the frames when formulas are drawn with replacement, (n_bootstrap, n_frames)."""
-    formulas = sorted({error.formula for error in errors})
-    groups = np.array([formulas.index(error.formula) for error in errors])
-    draws = np.random.default_rng(0).multinomial(
-        len(formulas), np.full(len(formulas), 1 / len(formulas)), size=n_bootstrap
-    )
-    return draws[:, groups].astype(np.float64)
-
-
-def _interval(values: Sequence[float]) -> list[float]:
-    return [float(bound) for bound in np.nanpercentile(values, [2.5, 97.5])]
 
 
 def _skip(atoms: Atoms, max_atoms: int | None, missed: Split | None) -> str | None:

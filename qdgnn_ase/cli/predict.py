@@ -1,0 +1,125 @@
+"""`qdgnn predict`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from ase import Atoms
+from rich.table import Table
+
+from qdgnn_ase.cli.common import console, progress_bar
+from qdgnn_ase.data.io import read_structures
+from qdgnn_ase.inference.predict import Prediction, Predictor
+from qdgnn_ase.training.checkpoint import write_atomic
+
+_CHUNK = 64
+_SHOWN = 20
+
+Row = dict[str, Any]
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--model", default="properties", show_default=True, help="Embedded model or checkpoint file."
+)
+@click.option("--json", "json_output", type=Path, help="Write values, units, uncertainties.")
+@click.option("--csv", "csv_output", type=Path, help="Write a table, one row per structure.")
+def predict(
+    files: tuple[str, ...], model: str, json_output: Path | None, csv_output: Path | None
+) -> None:
+    """Properties of every structure in FILES, with uncertainties.
+
+    A file or structure that cannot be computed is named and left out; the exit status is then 1.
+    """
+    predictor = Predictor(model)
+    rows: list[Row] = []
+    failures: list[str] = []
+    with progress_bar() as bar:
+        task = bar.add_task("predicting", total=len(files), note="")
+        for name in files:
+            _predict_file(name, predictor, rows, failures)
+            bar.update(task, advance=1, note=f"{len(rows)} structures")
+    if rows:
+        console.print(_table(rows[:_SHOWN]))
+    if json_output is not None:
+        write_atomic(json_output, json.dumps(rows, indent=1).encode())
+    if csv_output is not None:
+        write_atomic(csv_output, _csv(rows).encode())
+    for failure in failures:
+        console.print(f"left out: {failure}")
+    console.print(f"{len(rows)} structures predicted, {len(failures)} left out")
+    if failures:
+        raise click.exceptions.Exit(1)
+
+
+def _predict_file(name: str, predictor: Predictor, rows: list[Row], failures: list[str]) -> None:
+    try:
+        structures = read_structures(name)
+    except ValueError as error:
+        failures.append(str(error))
+        return
+    for start in range(0, len(structures), _CHUNK):
+        chunk = structures[start : start + _CHUNK]
+        for offset, outcome in enumerate(_outcomes(chunk, predictor)):
+            atoms, index = chunk[offset], start + offset
+            if isinstance(outcome, str):
+                failures.append(f"{name}, structure {index}: {outcome}")
+                continue
+            values = {key: asdict(value) for key, value in outcome.items()}
+            head = {"file": name, "index": index, "formula": str(atoms.symbols)}
+            rows.append(head | {"properties": values})
+
+
+def _outcomes(
+    structures: Sequence[Atoms], predictor: Predictor
+) -> list[dict[str, Prediction] | str]:
+    """Predictions or, where a structure is refused, why."""
+    try:
+        return list(predictor(structures))
+    except ValueError:
+        return [_outcome(atoms, predictor) for atoms in structures]
+
+
+def _outcome(atoms: Atoms, predictor: Predictor) -> dict[str, Prediction] | str:
+    try:
+        return predictor([atoms])[0]
+    except ValueError as error:
+        return str(error).removeprefix("structure 0: ")
+
+
+def _table(rows: list[Row]) -> Table:
+    names = list(rows[0]["properties"])
+    table = Table("structure", *(f"{n}\n{rows[0]['properties'][n]['unit']}" for n in names))
+    for row in rows:
+        cells = []
+        for name in names:
+            value = row["properties"].get(name)
+            mark = "" if value is None or value["in_domain"] else " ?"
+            cells.append(
+                "" if value is None else f"{value['value']:.3g}\n±{value['std']:.2g}{mark}"
+            )
+        table.add_row(f"{row['formula']}\n{Path(row['file']).name}:{row['index']}", *cells)
+    return table
+
+
+def _csv(rows: list[Row]) -> str:
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row["properties"]))
+    heads = [head for name in names for head in (name, f"{name}_std")]
+    writer = csv.DictWriter(text, ["file", "index", "formula", *heads, "in_domain"])
+    writer.writeheader()
+    for row in rows:
+        values = row["properties"]
+        cells = {key: row[key] for key in ("file", "index", "formula")}
+        for name, value in values.items():
+            cells |= {name: value["value"], f"{name}_std": value["std"]}
+        writer.writerow(cells | {"in_domain": all(v["in_domain"] for v in values.values())})
+    return text.getvalue()
