@@ -54,7 +54,7 @@ def predict(
     if csv_output is not None:
         write_atomic(csv_output, _csv(rows).encode())
     for failure in failures:
-        console.print(f"left out: {failure}")
+        console.print(f"left out: {failure}", soft_wrap=True)
     console.print(f"{len(rows)} structures predicted, {len(failures)} left out")
     if failures:
         raise click.exceptions.Exit(1)

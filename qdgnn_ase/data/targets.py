@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.db import connect
 
 from qdgnn_ase.data.io import read_structures
 from qdgnn_ase.properties import learned_property
@@ -50,6 +51,8 @@ def read_labelled(path: str | Path, columns: Mapping[str, str]) -> list[Labelled
             message names file and row.
     """
     path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"labelled file must exist, got {path}")
     for name in columns:
         learned_property(name)
     rows = _folder_rows(path) if path.is_dir() else _file_rows(path)
@@ -72,10 +75,9 @@ def read_labelled(path: str | Path, columns: Mapping[str, str]) -> list[Labelled
 
 
 def _file_rows(path: Path) -> list[tuple[Atoms, dict[str, Any]]]:
-    return [
-        (atoms, atoms.info | atoms.info.get("key_value_pairs", {}))
-        for atoms in read_structures(path)
-    ]
+    if path.suffix == ".db":
+        return [(row.toatoms(), dict(row.key_value_pairs)) for row in connect(path).select()]
+    return [(atoms, atoms.info) for atoms in read_structures(path)]
 
 
 def _folder_rows(folder: Path) -> list[tuple[Atoms, dict[str, Any]]]:

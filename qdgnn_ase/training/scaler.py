@@ -60,9 +60,9 @@ class Scaler(nn.Module):
                 raise ValueError(
                     f"the train fold must hold at least one label of {row.name}, got none"
                 )
+            values = transformed(row, column[known])
             if row.scale == "probability":
                 continue
-            values = transformed(row, column[known])
             counts = composition[known]
             n_atoms = counts.sum(axis=1)
             if row.pooling == "atoms":

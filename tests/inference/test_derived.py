@@ -1,0 +1,71 @@
+"""Elastic formulas against tables, identities and sampling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from qdgnn_ase.inference.derived import (
+    debye_temperature,
+    lindemann_temperature,
+    poisson_ratio,
+    propagated,
+    young_modulus,
+)
+
+SOLIDS = [  # measured K and G in GPa, Debye temperature in K (Kittel; Anderson 1963 for MgO)
+    (bulk("Si"), 98.0, 67.0, 645.0),
+    (bulk("Cu"), 142.0, 48.0, 343.0),
+    (bulk("MgO", "rocksalt", a=4.21), 160.0, 130.0, 946.0),
+    (bulk("NaCl", "rocksalt", a=5.64), 25.0, 15.0, 321.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("atoms", "bulk_gpa", "shear_gpa", "wanted"), SOLIDS, ids=["Si", "Cu", "MgO", "NaCl"]
+)
+def test_debye_temperatures(atoms: Atoms, bulk_gpa: float, shear_gpa: float, wanted: float) -> None:
+    assert debye_temperature(bulk_gpa, shear_gpa, atoms) == pytest.approx(wanted, rel=0.05)
+
+
+def test_debye_temperature_of_a_supercell() -> None:
+    atoms, k, g, _ = SOLIDS[1]
+    supercell = debye_temperature(k, g, atoms.repeat((2, 3, 1)))
+    assert supercell == pytest.approx(debye_temperature(k, g, atoms))
+
+
+def test_stiffer_and_lighter_is_higher() -> None:
+    atoms, k, g, _ = SOLIDS[0]
+    assert debye_temperature(4 * k, 4 * g, atoms) == pytest.approx(
+        2 * debye_temperature(k, g, atoms)
+    )
+
+
+def test_young_and_poisson_identities() -> None:
+    k, g = 98.0, 67.0
+    young, poisson = young_modulus(k, g), poisson_ratio(k, g)
+    assert young == pytest.approx(2 * g * (1 + poisson))
+    assert young == pytest.approx(3 * k * (1 - 2 * poisson))
+
+
+def test_lindemann_temperature_scales_with_the_square_of_debye() -> None:
+    atoms = bulk("Cu")
+    kelvin = [lindemann_temperature(theta, atoms) + 273.15 for theta in (170.0, 340.0)]
+    assert kelvin[1] == pytest.approx(4 * kelvin[0])
+    assert 700 < kelvin[1] < 2000  # copper melts at 1358 K
+    assert np.isnan(lindemann_temperature(100.0, Atoms("He", cell=[30.0] * 3, pbc=True)))
+
+
+def test_no_density_without_a_volume() -> None:
+    with pytest.raises(ValueError, match="three cell vectors"):
+        debye_temperature(100.0, 50.0, molecule("H2O"))
+
+
+def test_propagation_against_sampling() -> None:
+    rng = np.random.default_rng(0)
+    k, g = 100.0 + 2.0 * rng.normal(size=100_000), 50.0 + 1.5 * rng.normal(size=100_000)
+    value, std = propagated(young_modulus, (100.0, 2.0), (50.0, 1.5))
+    assert value == pytest.approx(young_modulus(100.0, 50.0))
+    assert std == pytest.approx(float(np.std(young_modulus(k, g))), rel=0.01)  # type: ignore[arg-type]

@@ -1,0 +1,125 @@
+"""Property models: the same value for a supercell, any order of atoms, any orientation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from scipy.spatial.transform import Rotation
+
+from qdgnn_ase.graph import collate, from_atoms
+from qdgnn_ase.nn.property_model import PropertyConfig, PropertyModel
+from qdgnn_ase.nn.readout import PooledHead, smooth_maximum
+from qdgnn_ase.nn.trunk import QDGNNConfig
+
+CUTOFF = 4.5
+TRUNK = QDGNNConfig(cutoff=CUTOFF, hidden=16, n_layers=2, n_vectors=4, n_pair=8, n_heads=2)
+TARGETS = ("formation_energy", "band_gap", "metal_probability")
+CRYSTALS = ("rocksalt", "perovskite", "triclinic", "hcp", "one_atom_cell")
+
+
+@pytest.fixture(scope="module")
+def model() -> PropertyModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return PropertyModel(PropertyConfig(targets=TARGETS, trunk=TRUNK, n_members=3)).double()
+
+
+def values(model: PropertyModel, *structures: Atoms) -> torch.Tensor:
+    graph = collate([from_atoms(atoms, CUTOFF, torch.float64) for atoms in structures])
+    found: torch.Tensor = model(graph)["values"].detach()
+    return found
+
+
+@pytest.mark.parametrize("name", CRYSTALS)
+def test_invariances(model: PropertyModel, structures: dict[str, Atoms], name: str) -> None:
+    atoms = structures[name]
+    wanted = values(model, atoms)[0]
+    rng = np.random.default_rng(0)
+    turned = atoms.copy()
+    turn = Rotation.from_rotvec([0.3, -1.1, 0.7]).as_matrix()
+    turned.set_cell(turned.cell.array @ turn.T, scale_atoms=True)
+    shifted = atoms.copy()
+    shifted.positions += [0.31, 1.7, -0.4]
+    permuted = atoms[rng.permutation(len(atoms))]
+    supercell = atoms.repeat((2, 1, 2))
+    for changed in (turned, shifted, permuted, supercell):
+        torch.testing.assert_close(values(model, changed)[0], wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_another_structure_has_another_value(
+    model: PropertyModel, structures: dict[str, Atoms]
+) -> None:
+    """Negative control of the invariances: a strain and another element are seen."""
+    atoms = structures["rocksalt"]
+    strained, replaced = atoms.copy(), atoms.copy()
+    strained.set_cell(atoms.cell.array * 1.05, scale_atoms=True)
+    replaced.numbers[replaced.numbers == 11] = 19
+    wanted = values(model, atoms)[0]
+    for changed in (strained, replaced):
+        assert float((values(model, changed)[0] - wanted).abs().min()) > 1e-6
+
+
+def test_a_sum_over_atoms_would_fail(
+    model: PropertyModel, structures: dict[str, Atoms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control: an extensive head gives a supercell another value."""
+    monkeypatch.setattr(
+        PooledHead,
+        "forward",
+        lambda self, atoms, batch, n_atoms: self.members(torch.cat([atoms] * 3, dim=1)).sum(
+            dim=0, keepdim=True
+        ),
+    )
+    atoms = structures["hcp"]
+    one, two = (values(model, cell)[0, 1] for cell in (atoms, atoms.repeat((1, 1, 2))))
+    assert float((one - two).abs().min()) > 1e-3
+
+
+def test_batch_equals_singles(model: PropertyModel, structures: dict[str, Atoms]) -> None:
+    several = [structures[name] for name in CRYSTALS]
+    together = values(model, *several)
+    assert together.shape == (len(several), len(TARGETS), 3)
+    for atoms, row in zip(several, together, strict=True):
+        torch.testing.assert_close(values(model, atoms)[0], row)
+
+
+def test_lone_atom_without_neighbours(model: PropertyModel) -> None:
+    assert bool(values(model, Atoms("He", cell=[20.0] * 3, pbc=True)).isfinite().all())
+
+
+def test_smooth_maximum_lies_between_mean_and_maximum() -> None:
+    atoms = torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    batch, n_atoms = torch.tensor([0] * 4 + [1] * 5), torch.tensor([4, 5])
+    found = smooth_maximum(atoms, batch, n_atoms)
+    for row, part in zip(found, atoms.split([4, 5]), strict=True):
+        assert bool((row <= part.max(dim=0).values).all())
+        assert bool((row >= part.mean(dim=0)).all())
+
+
+def test_domain_holds_what_it_was_taken_from(model: PropertyModel) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inside = torch.randn(400, TRUNK.hidden, generator=generator, dtype=torch.float64)
+    model.set_domain(inside)
+    assert float(model.in_domain(inside).double().mean()) == pytest.approx(0.99, abs=0.005)
+    assert not bool(model.in_domain(inside + 20.0).any())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"targets": ()}, "at least one"),
+        ({"targets": ("band_gap", "band_gap")}, "distinct"),
+        ({"targets": ("young_modulus",)}, "target must be one of"),
+        ({"targets": ("band_gap",), "n_members": 1}, "at least 2"),
+    ],
+)
+def test_bad_configs(arguments: dict[str, object], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        PropertyConfig(**arguments)  # type: ignore[arg-type]
+
+
+def test_config_round_trip() -> None:
+    config = PropertyConfig(targets=TARGETS, trunk=TRUNK, n_members=3)
+    assert PropertyConfig.from_dict(config.to_dict()) == config
