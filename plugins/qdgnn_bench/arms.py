@@ -61,23 +61,28 @@ def run_arm(spec: dict[str, Any], name: str, seed: int, folder: Path) -> Result:
     seconds = epoch_seconds(arm_config(spec, name, seed=0, epochs=2), folder / name / "timing")
     epochs = max(1, round(60 * spec["minutes"] / seconds))
     config = arm_config(spec, name, seed=seed, epochs=epochs)
-    best = fit(config, folder / name / str(seed))
+    result = {"arm": name, "seed": seed, "epochs": epochs, "epoch_cpu_seconds": seconds}
+    try:
+        best = fit(config, folder / name / str(seed))
+    except FloatingPointError as error:
+        result["failure"] = str(error)
+    else:
+        result |= _scores(best, config, spec["files"])
+    target.write_text(json.dumps(result, indent=1))
+    return result
+
+
+def _scores(best: Path, config: TrainConfig, files: list[str]) -> Result:
     calculator = QDGNNCalculator(best)
     fold = Split("val", val=config.val, test=config.test, seed=config.split_seed)
     errors = {
         Path(file).name: evaluate(calculator, file, max_atoms=config.max_atoms, split=fold)
-        for file in spec["files"]
+        for file in files
     }
-    result = {
-        "arm": name,
-        "seed": seed,
-        "epochs": epochs,
-        "epoch_cpu_seconds": seconds,
+    return {
         "parameters": sum(p.numel() for p in calculator.model.parameters()),
         "errors": errors,
     }
-    target.write_text(json.dumps(result, indent=1))
-    return result
 
 
 def arm_config(spec: dict[str, Any], name: str, *, seed: int, epochs: int) -> TrainConfig:
@@ -125,7 +130,8 @@ def markdown(document: dict[str, Any]) -> str:
     lines = [
         f"Validation fold, {spec['minutes']} CPU minutes per run, seeds {spec['seeds']}, one "
         f"thread, {document['date']}. Ratios: geometric mean over files, the same seeds of "
-        f"`{first}` below; range over seeds in brackets.",
+        f"`{first}` below; range over seeds in brackets. Runs whose loss was not finite are left out "
+        f"of the numbers and named.",
         "",
         "| arm | parameters | CPU s/epoch | epochs | "
         + " | ".join(f"{label} | ratio" for label in _METRICS.values())
@@ -133,10 +139,13 @@ def markdown(document: dict[str, Any]) -> str:
         "|---|---|---|---|" + "---|---|" * len(_METRICS),
     ]
     for name in spec["arms"]:
-        runs = {r["seed"]: r for r in results if r["arm"] == name}
-        base = {r["seed"]: r for r in results if r["arm"] == first}
+        runs = {r["seed"]: r for r in results if r["arm"] == name and "failure" not in r}
+        base = {r["seed"]: r for r in results if r["arm"] == first and "failure" not in r}
         if runs:
             lines.append(_row(name, runs, {seed: base[seed] for seed in runs if seed in base}))
+    failed = [f"{r['arm']} (seed {r['seed']})" for r in results if "failure" in r]
+    if failed:
+        lines += ["", f"Diverged: {', '.join(failed)}."]
     return "\n".join(lines) + "\n"
 
 

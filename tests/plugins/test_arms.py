@@ -77,6 +77,21 @@ def test_finished_runs_are_not_trained_again(
     assert "--only must be of" in wrong.output
 
 
+def test_an_arm_that_diverges_is_named_and_the_others_go_on(
+    spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arms_module, "epoch_seconds", lambda *_: 1.8)
+    spec["arms"] = {"wild": {"learning_rate": 1e30, "clip": 1e30}, "t0": {}}
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(spec | {"seeds": [0]}))
+    result = CliRunner().invoke(arms, [str(path), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "out" / "arms.md").read_text()
+    assert "Diverged: wild (seed 0)." in text
+    assert "| t0 |" in text
+    assert "| wild |" not in text
+
+
 def test_ratios_are_to_the_first_arm(spec: dict[str, Any]) -> None:
     def result(name: str, seed: int, forces: float) -> dict[str, Any]:
         errors = {"energy_mae": 1.0, "forces_mae": forces, "stress_mae": 1.0}
