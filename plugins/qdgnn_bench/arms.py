@@ -130,8 +130,8 @@ def markdown(document: dict[str, Any]) -> str:
     lines = [
         f"Validation fold, {spec['minutes']} CPU minutes per run, seeds {spec['seeds']}, one "
         f"thread, {document['date']}. Ratios: geometric mean over files, the same seeds of "
-        f"`{first}` below; range over seeds in brackets. Runs whose loss was not finite are left out "
-        f"of the numbers and named.",
+        f"`{first}` below; range over seeds in brackets. Runs without a finite loss are left out "
+        "of the numbers and named.",
         "",
         "| arm | parameters | CPU s/epoch | epochs | "
         + " | ".join(f"{label} | ratio" for label in _METRICS.values())

@@ -99,12 +99,9 @@ class TightBinding(nn.Module):
     """
 
     eta: Tensor
-    amplitudes_i: Tensor
-    amplitudes_j: Tensor
-    levels_i: Tensor
-    levels_j: Tensor
+    amplitudes: Tensor
+    steps: Tensor
     squares: Tensor
-    multiplicity: Tensor
     quadrupole: Tensor
     hexadecapole: Tensor
 
@@ -113,17 +110,16 @@ class TightBinding(nn.Module):
         first = [_SHELLS.index(name[0]) for name in HOPPINGS]
         second = [_SHELLS.index(name[1]) for name in HOPPINGS]
         amplitudes, levels = shell_amplitudes(), shell_levels()
+        multiplicity = np.array([1.0 if "sigma" in name else 2.0 for name in HOPPINGS])
         y2 = _quadrupole_basis()
         constants = {
             "eta": _eta_matrix(),
-            "amplitudes_i": amplitudes[:, first],
-            "amplitudes_j": amplitudes[:, second],
-            "levels_i": levels[:, first],
-            "levels_j": levels[:, second],
-            "squares": _square_matrix(),
-            "multiplicity": np.array([1.0 if "sigma" in name else 2.0 for name in HOPPINGS]),
-            "quadrupole": (1.5**0.5 * y2.reshape(5, 9)).T,
-            "hexadecapole": ((35 / 18) ** 0.5 * _hexadecapole_basis(y2)).T,
+            # of each pair of elements (i, j), in row 95 i + j
+            "amplitudes": _pairs(amplitudes[:, first], amplitudes[:, second], np.multiply),
+            "steps": multiplicity * _pairs(-levels[:, first], levels[:, second], np.add),
+            "squares": _square_matrix().T,
+            "quadrupole": 1.5**0.5 * y2.reshape(5, 9),
+            "hexadecapole": (35 / 18) ** 0.5 * _hexadecapole_basis(y2),
         }
         for name, values in constants.items():  # float64 until the model is cast: no digit is lost
             self.register_buffer(name, torch.tensor(values), persistent=False)
@@ -145,9 +141,9 @@ class TightBinding(nn.Module):
         inverse3 = inverse2 * inverse
         powers = torch.cat([inverse2, inverse3 * inverse.sqrt(), inverse3 * inverse2], dim=1)
         dtype = distance.dtype
-        amplitude_i = self.amplitudes_i.to(dtype).index_select(0, numbers_i)
-        amplitude_j = self.amplitudes_j.to(dtype).index_select(0, numbers_j)
-        values: Tensor = (powers * envelope) @ self.eta.to(dtype) * (amplitude_i * amplitude_j)
+        pair = numbers_i * (N_ELEMENTS + 1) + numbers_j
+        amplitudes = self.amplitudes.to(dtype).index_select(0, pair)
+        values: Tensor = (powers * envelope) @ self.eta.to(dtype) * amplitudes
         return values
 
     def edge_features(self, hoppings: Tensor) -> Tensor:
@@ -170,14 +166,14 @@ class TightBinding(nn.Module):
         """
         dtype = hoppings.dtype
         squares = hoppings.square()
-        weights = squares @ self.squares.to(dtype)
-        traces, p2, d2, d4 = weights.split([3, 1, 1, 1], dim=1)
-        levels_j = self.levels_j.to(dtype).index_select(0, numbers_j)
-        step = levels_j - self.levels_i.to(dtype).index_select(0, numbers_i)
-        transfer = (squares * (step * self.multiplicity.to(dtype))).sum(dim=1, keepdim=True)
-        y2 = (unit[:, :, None] * unit[:, None, :]).flatten(1) @ self.quadrupole.to(dtype)
-        y4 = (y2[:, :, None] * y2[:, None, :]).flatten(1) @ self.hexadecapole.to(dtype)
-        return torch.cat([traces, transfer, p2 * y2, d2 * y2, d4 * y4], dim=1)
+        # columns first: products broadcast over whole rows of edges, three times as fast
+        traces, p2, d2, d4 = (self.squares.to(dtype) @ squares.T).split([3, 1, 1, 1])
+        steps = self.steps.to(dtype).index_select(0, numbers_i * (N_ELEMENTS + 1) + numbers_j)
+        transfer = (squares * steps).sum(dim=1)[None]
+        x = unit.T.contiguous()
+        y2 = self.quadrupole.to(dtype) @ (x[:, None] * x[None]).flatten(0, 1)
+        y4 = self.hexadecapole.to(dtype) @ (y2[:, None] * y2[None]).flatten(0, 1)
+        return torch.cat([traces, transfer, p2 * y2, d2 * y2, d4 * y4]).T
 
     def moments(self, sums: Tensor) -> Tensor:
         """Tr A_ss, tr A_pp, tr A_pp^2, tr A_dd, tr A_dd^2 and the charge transfer, (n_atoms, 6).
@@ -228,6 +224,12 @@ def shell_levels() -> Array:
     values = np.stack([atomic_table()[f"level_{shell}_ev"] for shell in _SHELLS], axis=1)
     levels: Array = np.vstack([np.full((1, 3), np.nan), values])
     return levels
+
+
+def _pairs(of_i: Array, of_j: Array, operation: np.ufunc) -> Array:
+    """Every row of one table with every row of another, (95 * 95, n_columns)."""
+    pairs: Array = operation(of_i[:, None], of_j[None]).reshape(-1, of_i.shape[1])
+    return pairs
 
 
 def _eta_matrix() -> Array:
