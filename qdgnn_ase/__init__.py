@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         frame_errors,
         paired_difference,
     )
+    from qdgnn_ase.inference.evaluate_properties import evaluate_properties
     from qdgnn_ase.inference.predict import Prediction, Predictor, predict
     from qdgnn_ase.inference.simulate import molecular_dynamics, relax
     from qdgnn_ase.nn.compile import CompilationWarning
@@ -68,6 +69,7 @@ _HOME = {
     "composition_matrix": "quantum.references",
     "energy_forces_stress": "nn.derivatives",
     "evaluate": "inference.evaluate",
+    "evaluate_properties": "inference.evaluate_properties",
     "fit": "training.fit",
     "fit_element_energies": "quantum.references",
     "fold_of": "data.splits",
@@ -118,6 +120,7 @@ __all__ = [
     "composition_matrix",
     "energy_forces_stress",
     "evaluate",
+    "evaluate_properties",
     "fit",
     "fit_element_energies",
     "fold_of",

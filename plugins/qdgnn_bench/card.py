@@ -1,7 +1,6 @@
 """`qdgnn bench-card`: evaluate a model and write its card and the README's tables.
 
-The README's tables stand between ``<!-- NAME: made by ... -->`` and ``<!-- end of NAME -->``: the
-errors are made here, every other one is the file NAME.md of the folder of tables.
+The README's block "errors" is made here, the others are the files NAME.md of the folder of tables.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ import click
 
 from qdgnn_ase import Evaluation, QDGNNCalculator, Split, frame_errors, load_model
 from qdgnn_bench.peers import METRICS, ZERO, ZeroForces, compare, peer_errors, peer_section, peers
-
-_BLOCK = re.compile(r"(<!-- (\w+): made by [^\n]* -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
+from qdgnn_bench.readme import check_blocks, last_notes, replace_blocks, versions
 
 
 @click.command()
@@ -58,7 +56,7 @@ def card(
     """Errors of MODEL on its own test fold of FILES; writes MODEL.json and MODEL.md beside it."""
     others = {path.stem: path.read_text() for path in sorted(tables.glob("*.md"))} if tables else {}
     if readme:
-        _check_marks(Path(readme), others)
+        check_blocks(readme, "errors", {"properties", *others})
     document = load_model(model)[1]
     config = document["training"]["train_config"]
     fold = Split.of_training(config, "test")
@@ -76,7 +74,7 @@ def card(
         "peers": compare(ours, theirs | _zero(files, max_atoms, fold)) if theirs else {},
         "max_atoms": max_atoms,
         "dynamics": json.loads(Path(dynamics).read_text())["rows"] if dynamics else [],
-        "notes": list(note) or _last_notes(Path(model)),
+        "notes": list(note) or last_notes(model),
         "date": date.today().isoformat(),
         "machine": platform.processor() or platform.machine(),
     }
@@ -84,7 +82,7 @@ def card(
     target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     target.with_suffix(".md").write_text(_markdown(target.stem, result, others))
     if readme:
-        _replace(Path(readme), others | {"errors": error_table(errors)})
+        replace_blocks(readme, others | {"errors": error_table(errors)})
     click.echo(error_table(errors))
 
 
@@ -108,12 +106,6 @@ def _interval(row: dict[str, Any], metric: str) -> str:
     return "-".join(f"{bound:.3f}" for bound in row[f"{metric}_interval"])
 
 
-def _last_notes(model: Path) -> list[str]:
-    card = model.with_suffix(".json")
-    notes: list[str] = json.loads(card.read_text())["notes"] if card.is_file() else []
-    return notes
-
-
 def _markdown(name: str, result: dict[str, Any], others: dict[str, str]) -> str:
     stages = _stages(result["model"]["training"])
     dynamics = [f"- {_dynamics(row)}" for row in result["dynamics"]]
@@ -121,7 +113,7 @@ def _markdown(name: str, result: dict[str, Any], others: dict[str, str]) -> str:
         [
             f"# Model card: {name}",
             "",
-            f"Made on {result['date']} ({result['machine']}), {_versions(result['model'])}.",
+            f"Made on {result['date']} ({result['machine']}), {versions(result['model'])}.",
             "",
             "## Training",
             "Split by reduced formula: no composition of the test fold is in a training file.",
@@ -171,25 +163,6 @@ def _dynamics(row: dict[str, Any]) -> str:
     return f"{head}: {'survived' if row['survived'] else 'FAILED: ' + row['failure']}"
 
 
-def _versions(document: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in document["versions"].items())
-
-
 def _lower(text: str) -> str:
     """Headings one level down."""
     return re.sub(r"^#", "##", text, flags=re.MULTILINE)
-
-
-def _check_marks(readme: Path, others: dict[str, str]) -> None:
-    names = {match[2] for match in _BLOCK.finditer(readme.read_text())}
-    if "errors" not in names or names - {"errors", *others}:
-        raise click.UsageError(
-            f"{readme} must hold the block <!-- errors: made by ... --> ... <!-- end of errors --> "
-            f"and else only blocks of {sorted(others)}, got {sorted(names)}"
-        )
-
-
-def _replace(readme: Path, tables: dict[str, str]) -> None:
-    readme.write_text(
-        _BLOCK.sub(lambda m: f"{m[1]}{tables[m[2]].strip()}\n{m[3]}", readme.read_text())
-    )

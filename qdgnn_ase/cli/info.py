@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import click
 import torch
@@ -15,7 +16,12 @@ from rich.table import Table
 from qdgnn_ase.cli.common import console
 from qdgnn_ase.inference.calculator import QDGNNCalculator
 from qdgnn_ase.nn.segment import has_dgl
-from qdgnn_ase.training.checkpoint import find_model, load_model
+from qdgnn_ase.training.checkpoint import (
+    find_model,
+    load_model,
+    load_property_model,
+    load_tensors,
+)
 
 _MINIMUM = {
     "ase": "3.29",
@@ -31,13 +37,21 @@ _OPTIONAL = {"phonopy": "phonons", "matgl": "matgl"}
 @click.argument("model", default="default")
 def info(model: str) -> None:
     """What a model is: size, config, training data, elements, units."""
-    network, document = load_model(model)
+    network, document = _load(model)
     size = sum(parameter.numel() for parameter in network.parameters())
     elements = [chemical_symbols[int(z)] for z in torch.nonzero(network.counts).flatten()]
     path = find_model(model)
     console.print(f"{path} ({path.stat().st_size / 1e6:.2f} MB, {size:,} parameters)")
     console.print(f"{len(elements)} elements: {' '.join(elements)}")
     console.print_json(json.dumps(document))
+
+
+def _load(model: str) -> tuple[Any, dict[str, Any]]:
+    """Potential or property model."""
+    if "properties" in load_tensors(find_model(model))[1]:
+        network, _, document = load_property_model(model)
+        return network, document
+    return load_model(model)
 
 
 @click.command()

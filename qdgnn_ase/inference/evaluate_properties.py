@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, rankdata, spearmanr
 
 from qdgnn_ase.data.splits import reduced_formula
-from qdgnn_ase.data.targets import read_labelled
+from qdgnn_ase.data.targets import label_table, read_labelled
 from qdgnn_ase.inference.bootstrap import interval, resampled_weights
 from qdgnn_ase.inference.evaluate import Split
 from qdgnn_ase.inference.predict import Prediction, Predictor
@@ -49,9 +49,7 @@ def evaluate_properties(
     Raises:
         ValueError: If a property is not predicted, or no labelled structure is left.
     """
-    unknown = sorted(set(columns) - set(predictor.targets) - {"metal_probability"})
-    if unknown:
-        raise ValueError(f"target must be one of {list(predictor.targets)}, got {unknown}")
+    targets = _targets(predictor, columns)
     rows = [
         row
         for row in read_labelled(path, columns)
@@ -67,10 +65,17 @@ def evaluate_properties(
         "timing": {"batch_1_ms": _timed(predictor, timed, 1)[1], "batch_64_ms": milliseconds}
     }
     formulas = [reduced_formula(atoms) for atoms in structures]
-    for name in columns:
-        labels = np.array([row.labels[name] for row in rows])
+    for name, labels in zip(targets, label_table(rows, targets).T, strict=True):
         report[name] = _report(name, labels, [row[name] for row in predictions], formulas)
     return report
+
+
+def _targets(predictor: Predictor, columns: Mapping[str, str]) -> tuple[str, ...]:
+    """Properties to compare; a band gap also tells metals from the others."""
+    if unknown := sorted(set(columns) - set(predictor.targets)):
+        raise ValueError(f"target must be one of {list(predictor.targets)}, got {unknown}")
+    wanted = {*columns, *(["metal_probability"] if "band_gap" in columns else [])}
+    return tuple(name for name in predictor.targets if name in wanted)
 
 
 def _timed(predictor: Predictor, structures: list[Any], size: int) -> tuple[list[Any], float]:

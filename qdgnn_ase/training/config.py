@@ -63,7 +63,8 @@ class TrainConfig(RunConfig):
     model: QDGNNConfig = field(default_factory=QDGNNConfig)
     """Architecture."""
     init: str | None = None
-    """Checkpoint to start from, of the same architecture; None starts from random weights."""
+    """Checkpoint to start from, of the same architecture or with fewer quantum descriptors; None
+    starts from random weights."""
     loss: LossWeights = field(default_factory=LossWeights)
     """Weights of energy, forces and stress."""
     max_force: float = 50.0

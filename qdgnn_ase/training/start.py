@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,11 +13,15 @@ from torch import Tensor
 from qdgnn_ase.data.dataset import Sample, batch_indices, join
 from qdgnn_ase.nn.model import QDGNN
 from qdgnn_ase.nn.repulsion import join_shortest, shortest_distances
+from qdgnn_ase.nn.trunk import QDGNNConfig
 from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
 from qdgnn_ase.training.checkpoint import load_model
 from qdgnn_ase.training.config import TrainConfig
 
 Array = NDArray[np.float64]
+
+_WIDER = ("none", "t0", "t0_hoppings", "t0_moments")
+"""Each has the descriptors of those before it, and more."""
 
 
 def start_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
@@ -57,11 +62,7 @@ def continued_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
 
     Samples without any energy leave the references as they are.
     """
-    model = load_model(str(config.init))[0]
-    if model.config != config.model:
-        raise ValueError(
-            f"model must be the architecture of init, {model.config}, got {config.model}"
-        )
+    model = widened(load_model(str(config.init))[0], config.model)
     counts = _counts(samples)
     known = _with_energy(samples)
     if known:
@@ -73,6 +74,36 @@ def continued_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
     model.shortest.copy_(join_shortest((model.shortest, model.counts), (shortest, counts)))
     model.counts.copy_(torch.maximum(model.counts, counts))
     return model.train()
+
+
+def widened(model: QDGNN, config: QDGNNConfig) -> QDGNN:
+    """The model with the quantum descriptors of ``config``, new ones with weights of zero.
+
+    Its energies are those of ``model`` until it is trained.
+
+    Raises:
+        ValueError: If anything but the descriptors differs, or some would be lost.
+    """
+    if model.config == config:
+        return model
+    old, new = model.config.quantum, config.quantum
+    more = old in _WIDER and new in _WIDER and _WIDER.index(old) < _WIDER.index(new)
+    if not more or replace(model.config, quantum=new) != config:
+        raise ValueError(
+            f"model must be the architecture of init, {model.config}, or that with more quantum "
+            f"descriptors, got {config}"
+        )
+    wider = QDGNN(config, neighbors=model.neighbors)
+    weights = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, weight in wider.named_parameters():
+            columns = slice(weights[name].shape[-1])  # new descriptors are the last columns
+            weight.zero_()
+            weight[..., columns] = weights[name]
+        for name, buffer in model.named_buffers():
+            if name != "trunk.quantum":
+                wider.get_buffer(name).copy_(buffer)
+    return wider
 
 
 def _with_energy(samples: Sequence[Sample]) -> list[Sample]:

@@ -315,7 +315,7 @@ def test_explosion_gives_one_line(model: str, monkeypatch: pytest.MonkeyPatch, c
         (("md", "a.extxyz", "--time-ps", 0), "steps must be larger than 0"),
         (("md", "a.extxyz", "-T", -5), "temperature must be larger than 0"),
         (("evaluate",), "Missing argument"),
-        (("train", "a.extxyz", "-o", "run"), "must be a JSON object of TrainConfig"),
+        (("train", "a.extxyz", "-o", "run"), "give --target NAME=COLUMN for data"),
         (("nonsense",), "No such command"),
         (("--threads", 0, "doctor"), "0 is not in the range x>=1"),
     ],
@@ -343,12 +343,14 @@ def test_fold_of_a_model_without_split(
 
 
 CONFIGS = {
-    "[]": "must be a JSON object of TrainConfig",
+    "[]": "must be a JSON object, got list",
     "{}": "files must name at least one file",
     '{"files": ["a"], "epoch": 3}': "unexpected keyword argument 'epoch'",
-    '{"files": ["a"], "epochs": "3"}': "must be a JSON object of TrainConfig",
+    '{"files": ["a"], "epochs": "3"}': "must hold a training config",
+    '{"sources": []}': "sources must name at least one labelled file",
+    '{"sources": [{"file": "a", "columns": {"gap": "b"}}]}': "target must be one of",
     '{"files": ["a"], "model": {"hidden": 7}}': "hidden must be divisible by",
-    "not json": "must be a JSON object of TrainConfig",
+    "not json": "must be a JSON config",
 }
 
 

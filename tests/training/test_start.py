@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from qdgnn_ase.data.dataset import Sample
 from qdgnn_ase.training.checkpoint import load_model, save_model
 from qdgnn_ase.training.config import TrainConfig
-from qdgnn_ase.training.start import _predictions, new_model, start_model
+from qdgnn_ase.training.start import _predictions, new_model, start_model, widened
 
 
 def shifted(samples: list[Sample], ev_per_atom: float) -> list[Sample]:
@@ -97,3 +98,32 @@ def test_other_architecture_is_refused(
     other = replace(config, init=str(path), model=replace(config.model, n_vectors=8))
     with pytest.raises(ValueError, match="architecture of init"):
         start_model(other, samples)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("none", "t0"), ("t0", "t0_hoppings"), ("none", "t0_moments")]
+)
+def test_more_descriptors_start_with_the_same_energies(
+    samples: list[Sample], config: TrainConfig, old: Any, new: Any
+) -> None:
+    first = new_model(replace(config, model=replace(config.model, quantum=old)), samples)
+    wide = replace(config.model, quantum=new)
+    second = widened(first, wide)
+    assert second.config == wide
+    energies = [_predictions(model, samples[:6], 10_000) for model in (first, second)]
+    np.testing.assert_allclose(*energies, rtol=1e-6)
+    with torch.no_grad():  # negative control: the new weights count
+        for layer in second.trunk.layers:
+            layer.pair_radial.weight += 0.1
+        second.trunk.fusion.fuse.weight += 0.1
+    changed = _predictions(second, samples[:6], 10_000)
+    assert np.abs(changed - energies[0]).max() > 1e-5
+
+
+@pytest.mark.parametrize(("old", "new"), [("t0", "none"), ("t0", "permuted"), ("t0_moments", "t0")])
+def test_fewer_or_other_descriptors_are_refused(
+    samples: list[Sample], config: TrainConfig, old: Any, new: Any
+) -> None:
+    first = new_model(replace(config, model=replace(config.model, quantum=old)), samples)
+    with pytest.raises(ValueError, match="with more quantum descriptors"):
+        widened(first, replace(config.model, quantum=new))
