@@ -1,4 +1,4 @@
-"""The first Python block of the README runs as it stands."""
+"""The Python blocks of the README run as they stand."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parent.parent / "README.md"
 
 
-def first_block() -> str:
-    blocks: list[str] = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.S | re.M)
-    assert blocks
-    return blocks[0]
+BLOCKS: list[str] = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.S | re.M)
 
 
-def test_first_block_compiles() -> None:
-    compile(first_block(), "README.md", "exec")
+def test_there_are_blocks() -> None:
+    assert len(BLOCKS) == 2
 
 
-def test_first_block_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", BLOCKS, ids=["calculator", "predict"])
+def test_block_runs(block: str, tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", first_block()],
+        [sys.executable, "-c", block],
         cwd=tmp_path,
         capture_output=True,
         text=True,

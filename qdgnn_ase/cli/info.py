@@ -15,6 +15,7 @@ from rich.table import Table
 
 from qdgnn_ase.cli.common import console
 from qdgnn_ase.inference.calculator import QDGNNCalculator
+from qdgnn_ase.inference.predict import predict
 from qdgnn_ase.nn.segment import has_dgl
 from qdgnn_ase.training.checkpoint import (
     find_model,
@@ -57,7 +58,8 @@ def _load(model: str) -> tuple[Any, dict[str, Any]]:
 @click.command()
 def doctor() -> None:
     """Check the installation; says what to fix. Exit code 1 if something must be."""
-    rows = [_python(), *(_package(*item) for item in _MINIMUM.items()), _dgl(), _default()]
+    rows = [_python(), *(_package(*item) for item in _MINIMUM.items()), _dgl()]
+    rows += [_default(), _properties()]
     rows += [_extra(*item) for item in _OPTIONAL.items()]
     table = Table("what", "found", "state")
     for row in rows:
@@ -101,6 +103,17 @@ def _default() -> tuple[str, str, str]:
     except (OSError, ValueError, RuntimeError) as error:
         return "default model", "fails", f"fix: reinstall qdgnn-ase ({error})"
     return "default model", f"NaCl {energy:.3f} eV", "ok"
+
+
+def _properties() -> tuple[str, str, str]:
+    """Predicts two atoms with the embedded property model."""
+    from ase.build import bulk
+
+    try:
+        gap = predict(bulk("NaCl", "rocksalt", a=5.64))["band_gap"].value
+    except (OSError, ValueError, RuntimeError) as error:
+        return "property model", "fails", f"fix: reinstall qdgnn-ase ({error})"
+    return "property model", f"NaCl gap {gap:.2f} eV", "ok"
 
 
 def _extra(name: str, extra: str) -> tuple[str, str, str]:
