@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from qdgnn_ase.cli.common import console, parse_targets, progress_bar
+from qdgnn_ase.data.targets import read_labelled
 from qdgnn_ase.nn.speed import tune_process
 from qdgnn_ase.training.config import PropertyTrainConfig, TrainConfig, parse_config
 from qdgnn_ase.training.fit import fit
+
+_ATOMS_SEEN = 5_000_000
+"""Atoms that a run passes in all."""
+_BATCHES = 40
+"""Batches per epoch, at least."""
+_NEIGHBORS = 60
+"""Edges per atom of a dense crystal."""
 
 
 @click.command()
@@ -48,7 +57,18 @@ def train(source: str, targets: tuple[str, ...], epochs: int | None, output: Pat
 
 
 def _data_config(file: str, targets: tuple[str, ...]) -> dict[str, Any]:
-    return {"sources": [{"file": file, "columns": parse_targets(targets)}]}
+    """Small data sets are passed more often, in smaller batches, so that the steps suffice."""
+    columns = parse_targets(targets)
+    try:
+        n_atoms = sum(len(row.atoms) for row in read_labelled(file, columns))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    return {
+        "sources": [{"file": file, "columns": columns}],
+        "epochs": int(np.clip(_ATOMS_SEEN / n_atoms, 15, 200)),
+        "max_edges": int(np.clip(_NEIGHBORS * n_atoms / _BATCHES, 2_000, 30_000)),
+        "clip": 2.0,
+    }
 
 
 def _read(config: str) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from qdgnn_ase.nn.segment import Edges, segment_sum
 from qdgnn_ase.nn.trunk import QDGNNConfig, Trunk, batch_of
 from qdgnn_ase.properties import learned_property
 
+MIN_DOMAIN = 30
+"""Structures that a domain is taken from, at least."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PropertyConfig:
@@ -98,11 +101,16 @@ class PropertyModel(nn.Module):
     def set_domain(self, embedding: Tensor, share: float = 0.99, shrinkage: float = 0.1) -> None:
         """Take the domain from embeddings of structures like those of training.
 
+        With fewer than `MIN_DOMAIN` structures nothing is called far away.
+
         Args:
             embedding: (n_structures, hidden).
             share: Part of them that is in the domain.
             shrinkage: Of the covariance towards its mean diagonal.
         """
+        if len(embedding) < MIN_DOMAIN:
+            self.limit.fill_(torch.inf)
+            return
         self.center.copy_(embedding.mean(dim=0))
         covariance = torch.cov(embedding.T.double())
         width = covariance.diagonal().mean()

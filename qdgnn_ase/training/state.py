@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from qdgnn_ase.training.checkpoint import FORMAT, load_tensors, save_tensors
 from qdgnn_ase.training.config import RunConfig
 from qdgnn_ase.training.history import History
 
 log = logging.getLogger(__name__)
+
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 MAX_LEFT_OUT = 3
 """Batches in a row without a finite gradient that end a run."""
@@ -35,7 +37,7 @@ class TrainState:
         self.model = model
         self.clip = config.clip
         self._left_out = 0
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        self.average = AveragedModel(model, multi_avg_fn=_moving_average(config.ema))
         self.optimizer = torch.optim.AdamW(
             model.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
@@ -117,6 +119,17 @@ class TrainState:
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         history: History = document["history"]
         return history
+
+
+def _moving_average(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
+    """Exponential moving average that forgets its start: decay min(decay, (1 + n) / (10 + n))."""
+
+    @torch.no_grad()
+    def update(average: _Tensors, current: _Tensors, n: Tensor | int) -> None:
+        now = min(decay, (1 + int(n)) / (10 + int(n)))
+        torch._foreach_lerp_(average, current, 1 - now)
+
+    return update
 
 
 def _rate(step: int, warmup: int, steps: int) -> float:

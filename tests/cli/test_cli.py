@@ -18,7 +18,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from click.testing import CliRunner, Result
 
-from qdgnn_ase import QDGNN, QDGNNConfig, load_model, save_model
+from qdgnn_ase import QDGNN, QDGNNConfig, load_model, predict, save_model
 from qdgnn_ase.cli import group, main
 from qdgnn_ase.data.splits import fold_of, reduced_formula
 from qdgnn_ase.inference.evaluate import METRICS
@@ -352,6 +352,47 @@ CONFIGS = {
     '{"files": ["a"], "model": {"hidden": 7}}': "hidden must be divisible by",
     "not json": "must be a JSON config",
 }
+
+
+def test_train_on_labelled_data(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """A column in, a model that predicts out; a wrong column is one line."""
+    symbols = "Li Na K Rb Cs Be Mg Ca Sr Ba Al Si Ti V Cr Mn Fe Co".split()
+    rows = [
+        {
+            "lattice": (np.eye(3) * (3.0 + 0.1 * k)).tolist(),
+            "species": [symbol],
+            "frac_coords": [[0, 0, 0]],
+            "gap": 0.1 * k,
+        }
+        for k, symbol in enumerate(symbols)
+            [
+                "Li",
+                "Na",
+                "K",
+                "Rb",
+                "Cs",
+                "Be",
+                "Mg",
+                "Ca",
+                "Sr",
+                "Ba",
+                "Al",
+                "Si",
+                "Ti",
+                "V",
+                "Cr",
+                "Mn",
+                "Fe",
+                "Co",
+            ]
+        )
+    ]
+    Path("rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    arguments = ["train", "rows.jsonl", "-o", "run", "--epochs", "1", "--target"]
+    line = bad_line(monkeypatch, capsys, *arguments, "band_gap=gapp")
+    assert "must have a column 'gapp' for band_gap, got ['gap']" in line
+    qdgnn(*arguments, "band_gap=gap")
+    assert set(predict(bulk("Na"), "run/best.safetensors")) == {"band_gap", "metal_probability"}
 
 
 @pytest.mark.parametrize("text", list(CONFIGS))

@@ -104,6 +104,8 @@ def test_domain_holds_what_it_was_taken_from(model: PropertyModel) -> None:
     model.set_domain(inside)
     assert float(model.in_domain(inside).double().mean()) == pytest.approx(0.99, abs=0.005)
     assert not bool(model.in_domain(inside + 20.0).any())
+    model.set_domain(inside[:5])  # too few to tell
+    assert bool(model.in_domain(inside + 20.0).all())
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ from qdgnn_ase.training.folds import load_folds
 from qdgnn_ase.training.history import write_history
 from qdgnn_ase.training.potential import PotentialTask
 from qdgnn_ase.training.start import new_model
-from qdgnn_ase.training.state import TrainState
+from qdgnn_ase.training.state import TrainState, _moving_average
 
 ALLOYS = Path(__file__).parent.parent / "data_files" / "alloys_emt.extxyz"
 TINY = QDGNNConfig(cutoff=4.0, hidden=16, n_layers=2, n_vectors=4, n_radial=6, n_pair=8, n_heads=2)
@@ -518,3 +518,14 @@ def test_other_data_under_the_same_name_is_refused(tmp_path: Path) -> None:
     ase.io.write(copy, frames[:-1])
     with pytest.raises(ValueError, match="data files must be those"):
         fit(config, tmp_path / "run")
+
+
+def test_moving_average_forgets_its_start() -> None:
+    """A short run is not an average with its untrained weights, a long one has the full decay."""
+    average = _moving_average(0.99)
+    weights = [torch.full((3,), 100.0)]
+    for n in range(20):
+        average(weights, [torch.ones(3)], n)
+    assert float(weights[0].max()) < 1.01
+    average(weights, [torch.full((3,), 2.0)], 10_000)
+    assert float(weights[0].max()) == pytest.approx(1.01, abs=1e-3)
