@@ -356,7 +356,26 @@ CONFIGS = {
 
 def test_train_on_labelled_data(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """A column in, a model that predicts out; a wrong column is one line."""
-    symbols = "Li Na K Rb Cs Be Mg Ca Sr Ba Al Si Ti V Cr Mn Fe Co".split()
+    symbols = [
+        "Li",
+        "Na",
+        "K",
+        "Rb",
+        "Cs",
+        "Be",
+        "Mg",
+        "Ca",
+        "Sr",
+        "Ba",
+        "Al",
+        "Si",
+        "Ti",
+        "V",
+        "Cr",
+        "Mn",
+        "Fe",
+        "Co",
+    ]
     rows = [
         {
             "lattice": (np.eye(3) * (3.0 + 0.1 * k)).tolist(),
@@ -365,27 +384,6 @@ def test_train_on_labelled_data(monkeypatch: pytest.MonkeyPatch, capsys: Any) ->
             "gap": 0.1 * k,
         }
         for k, symbol in enumerate(symbols)
-            [
-                "Li",
-                "Na",
-                "K",
-                "Rb",
-                "Cs",
-                "Be",
-                "Mg",
-                "Ca",
-                "Sr",
-                "Ba",
-                "Al",
-                "Si",
-                "Ti",
-                "V",
-                "Cr",
-                "Mn",
-                "Fe",
-                "Co",
-            ]
-        )
     ]
     Path("rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     arguments = ["train", "rows.jsonl", "-o", "run", "--epochs", "1", "--target"]
