@@ -16,6 +16,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
+from ase.data import chemical_symbols
 from click.testing import CliRunner, Result
 
 from qdgnn_ase import QDGNN, QDGNNConfig, load_model, predict, save_model
@@ -356,26 +357,6 @@ CONFIGS = {
 
 def test_train_on_labelled_data(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """A column in, a model that predicts out; a wrong column is one line."""
-    symbols = [
-        "Li",
-        "Na",
-        "K",
-        "Rb",
-        "Cs",
-        "Be",
-        "Mg",
-        "Ca",
-        "Sr",
-        "Ba",
-        "Al",
-        "Si",
-        "Ti",
-        "V",
-        "Cr",
-        "Mn",
-        "Fe",
-        "Co",
-    ]
     rows = [
         {
             "lattice": (np.eye(3) * (3.0 + 0.1 * k)).tolist(),
@@ -383,7 +364,7 @@ def test_train_on_labelled_data(monkeypatch: pytest.MonkeyPatch, capsys: Any) ->
             "frac_coords": [[0, 0, 0]],
             "gap": 0.1 * k,
         }
-        for k, symbol in enumerate(symbols)
+        for k, symbol in enumerate(chemical_symbols[3:30])
     ]
     Path("rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     arguments = ["train", "rows.jsonl", "-o", "run", "--epochs", "1", "--target"]
