@@ -10,12 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 from ase import Atoms, units
-from ase.neighborlist import neighbor_list
 
 LINDEMANN = 0.1
 """Root mean square displacement over the shortest bond at which a crystal is said to melt."""
 _STEP = 1e-3
-_NEIGHBORS = 6.0
 
 
 def young_modulus(bulk: float, shear: float) -> float:
@@ -48,21 +46,18 @@ def debye_temperature(bulk: float, shear: float, atoms: Atoms) -> float:
     return float(units._hbar / units._k * wave_number * mean)
 
 
-def lindemann_temperature(debye: float, atoms: Atoms) -> float:
+def lindemann_temperature(debye: float, atoms: Atoms, shortest: float) -> float:
     """Temperature in °C at which <u^2>^(1/2) of the Debye model is a tenth of the shortest bond.
 
     Above the Debye temperature <u^2> = 9 hbar^2 T / (m k theta^2), m the mean atomic mass
-    (Lindemann 1910; the share of 0.1 is Gilvarry's, Phys. Rev. 102, 308, 1956). NaN for a structure
-    without a neighbour within 6 Å.
+    (Lindemann 1910; the share of 0.1 is Gilvarry's, Phys. Rev. 102, 308, 1956).
 
     Args:
         debye: Debye temperature, K.
         atoms: Crystal.
+        shortest: Its shortest bond, Å; NaN where there is none, which makes the result NaN.
     """
-    distances = neighbor_list("d", atoms, _NEIGHBORS)
-    if not len(distances):
-        return float("nan")
-    limit = (LINDEMANN * distances.min() * 1e-10) ** 2
+    limit = (LINDEMANN * shortest * 1e-10) ** 2
     mass = atoms.get_masses().mean() * units._amu
     return float(limit * mass * units._k * debye**2 / (9 * units._hbar**2) - 273.15)
 

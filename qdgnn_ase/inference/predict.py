@@ -75,8 +75,8 @@ class Predictor:
         rows: list[dict[str, Prediction]] = []
         for batch in batch_indices([graph.n_edges for graph in graphs], max_edges):
             rows += self._batch([graphs[index] for index in batch])
-        for atoms, row in zip(structures, rows, strict=True):
-            row |= _derived(atoms, row)
+        for atoms, graph, row in zip(structures, graphs, rows, strict=True):
+            row |= _derived(atoms, graph, row)
         return rows
 
     def _graph(self, atoms: Atoms, index: int) -> AtomGraph:
@@ -151,16 +151,18 @@ def _prediction(row: Property, members: Array, spread: float, in_domain: bool) -
     return Prediction(max(value, row.lower), float(std), row.unit, in_domain)
 
 
-def _derived(atoms: Atoms, row: dict[str, Prediction]) -> dict[str, Prediction]:
+def _derived(atoms: Atoms, graph: AtomGraph, row: dict[str, Prediction]) -> dict[str, Prediction]:
     if not {"bulk_modulus", "shear_modulus"} <= row.keys() or atoms.cell.rank < 3:
         return {}
     bulk, shear = row["bulk_modulus"], row["shear_modulus"]
+    distances = graph.edge_vectors().norm(dim=1)
+    shortest = float(distances.min()) if len(distances) else float("nan")
     functions = {
         "young_modulus": young_modulus,
         "poisson_ratio": poisson_ratio,
         "debye_temperature": lambda k, g: debye_temperature(k, g, atoms),
         "lindemann_temperature": lambda k, g: lindemann_temperature(
-            debye_temperature(k, g, atoms), atoms
+            debye_temperature(k, g, atoms), atoms, shortest
         ),
     }
     pairs = (bulk.value, bulk.std), (shear.value, shear.std)
