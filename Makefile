@@ -31,6 +31,9 @@ results: .venv/dev
 	.venv/bin/qdgnn bench-card $(DATA)/pes_mattersim_bench/*.xyz.gz --m3gnet $(M3GNET) --chgnet \
 	  --model qdgnn_ase/pretrained/default.safetensors --dynamics $(RESULTS)/dynamics.json \
 	  --tables $(RESULTS) --readme README.md
+	.venv/bin/qdgnn bench-property-card --model qdgnn_ase/pretrained/properties.safetensors \
+	  --readme README.md $(DATA)/mp36k/mp36k.jsonl.gz $(DATA)/elastic_mp/elastic_mp.jsonl.gz \
+	  $(DATA)/phonons_matbench/phonons_matbench.jsonl.gz $(DATA)/mp40_ehull/mp40_ehull.jsonl.gz
 
 # torch first and pinned: an unpinned one brings gigabytes of CUDA packages
 .venv/core: $(SOURCES)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
         vacancy,
     )
     from qdgnn_ase.data.splits import fold_of, reduced_formula, split_indices
+    from qdgnn_ase.data.targets import LabelledStructure, read_labelled
     from qdgnn_ase.graph import AtomGraph, collate, from_atoms
+    from qdgnn_ase.inference.bootstrap import resampled_weights
     from qdgnn_ase.inference.calculator import QDGNNCalculator
     from qdgnn_ase.inference.domain import ExtrapolationWarning
     from qdgnn_ase.inference.evaluate import (
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from qdgnn_ase.training.checkpoint import CheckpointError, load_model, save_model
     from qdgnn_ase.training.config import PropertyTrainConfig, TrainConfig
     from qdgnn_ase.training.fit import fit
+    from qdgnn_ase.training.scaler import Scaler
 
 _HOME = {
     "AtomGraph": "graph",
@@ -55,6 +58,7 @@ _HOME = {
     "ExtrapolationWarning": "inference.domain",
     "FrameError": "inference.evaluate",
     "Labelled": "data.label",
+    "LabelledStructure": "data.targets",
     "PROPERTIES": "properties",
     "Prediction": "inference.predict",
     "Predictor": "inference.predict",
@@ -63,6 +67,7 @@ _HOME = {
     "QDGNN": "nn.model",
     "QDGNNCalculator": "inference.calculator",
     "QDGNNConfig": "nn.trunk",
+    "Scaler": "training.scaler",
     "Split": "inference.evaluate",
     "TrainConfig": "training.config",
     "collate": "graph",
@@ -84,9 +89,11 @@ _HOME = {
     "paired_difference": "inference.evaluate",
     "predict": "inference.predict",
     "rattle": "data.perturb",
+    "read_labelled": "data.targets",
     "read_structures": "data.io",
     "reduced_formula": "data.splits",
     "relax": "inference.simulate",
+    "resampled_weights": "inference.bootstrap",
     "save_model": "training.checkpoint",
     "scale_volume": "data.perturb",
     "size_ratio": "data.perturb",
@@ -108,12 +115,14 @@ __all__ = [
     "ExtrapolationWarning",
     "FrameError",
     "Labelled",
+    "LabelledStructure",
     "Prediction",
     "Predictor",
     "Property",
     "PropertyTrainConfig",
     "QDGNNCalculator",
     "QDGNNConfig",
+    "Scaler",
     "Split",
     "TrainConfig",
     "collate",
@@ -135,9 +144,11 @@ __all__ = [
     "paired_difference",
     "predict",
     "rattle",
+    "read_labelled",
     "read_structures",
     "reduced_formula",
     "relax",
+    "resampled_weights",
     "save_model",
     "scale_volume",
     "size_ratio",

@@ -102,6 +102,8 @@ def _cells(name: str, row: dict[str, Any]) -> str:
 
 
 def _with_interval(row: dict[str, Any], key: str) -> str:
+    if f"{key}_interval" not in row:
+        return "undefined"
     low, high = row[f"{key}_interval"]
     return f"{row[key]:.3f} ({low:.3f}-{high:.3f})"
 

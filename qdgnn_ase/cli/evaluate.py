@@ -44,7 +44,7 @@ _PROPERTY_METRICS = {
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True))
 @click.option("--model", help="Embedded model or checkpoint file.  [default: default, properties]")
 @click.option(
     "--target",
@@ -78,14 +78,20 @@ def evaluate(
     labels = short if len(set(short)) == len(files) else files
     head = {"fold": fold, "max_atoms": max_atoms}
     if targets:
+        if dtype != "float32":
+            raise click.UsageError(
+                f"--dtype is of potentials, with --target it must be float32, got {dtype}"
+            )
         model = model or "properties"
         report = _properties(dict(zip(labels, files, strict=True)), model, targets, fold, max_atoms)
         _write(output, {"model": model, **head}, report)
         return
+    if folders := [name for name in files if Path(name).is_dir()]:
+        raise click.UsageError(f"a folder of CIF files needs --target, got {folders}")
     model = model or "default"
     report = {}
     calculator = QDGNNCalculator(model, dtype=dtype)
-    split = training_split(load_model(model)[1], fold) if fold else None
+    split = training_split(model, load_model(model)[1], fold) if fold else None
     with progress_bar() as bar:
         for name, label in zip(files, labels, strict=True):
             task = bar.add_task(label, total=1.0, note="")
@@ -111,7 +117,7 @@ def _properties(
     max_atoms: int | None,
 ) -> dict[str, Any]:
     predictor = Predictor(model)
-    split = training_split(predictor.document, fold) if fold else None
+    split = training_split(model, predictor.document, fold) if fold else None
     columns = parse_targets(targets)
     report: dict[str, Any] = {}
     for label, name in files.items():
@@ -152,11 +158,11 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def training_split(document: dict[str, Any], fold: Any) -> Split:
-    """The split that the model of a checkpoint's document was trained on."""
+def training_split(model: str, document: dict[str, Any], fold: Any) -> Split:
+    """The split that a model was trained on, from its checkpoint's document."""
     config = document["training"].get("train_config")
     if config is None:
-        raise click.UsageError("a fold needs a model that stores its split, this one does not")
+        raise click.UsageError(f"a fold needs a model that stores its split, {model} does not")
     return Split.of_training(config, fold)
 
 

@@ -109,7 +109,7 @@ def finetune(
     config = replace(config, epochs=epochs or config.epochs, learning_rate=learning_rate)
     kept = output / "keep.extxyz"
     run = replace(config, files=(*files, str(kept))) if keep else config
-    old_fold = training_split(load_model(model)[1], "test") if old or keep else None
+    old_fold = training_split(model, load_model(model)[1], "test") if old or keep else None
     check_claim(output, run)
     tune_process()
     folds, provenance = load_folds(config)

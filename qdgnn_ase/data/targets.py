@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Mapping
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,16 +49,16 @@ def read_labelled(path: str | Path, columns: Mapping[str, str]) -> list[Labelled
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a column is in no row, a value is no number, or a name is no property. The
-            message names file and row.
+        ValueError: If a column is in no row, a value is no finite number, a name is no property, or
+            a file is damaged. The message names file and row.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"labelled file must exist, got {path}")
     for name in columns:
         learned_property(name)
-    rows = _folder_rows(path) if path.is_dir() else _file_rows(path)
-    known = {key for _, values in rows for key in values}
+    rows = list(_folder_rows(path) if path.is_dir() else _file_rows(path))
+    known = {key for _, _, values in rows for key in values}
     for name, column in columns.items():
         if column.removeprefix(_LOG10) not in known:
             raise ValueError(
@@ -66,39 +68,50 @@ def read_labelled(path: str | Path, columns: Mapping[str, str]) -> list[Labelled
     return [
         LabelledStructure(
             atoms,
-            {name: _value(values, column, f"{path}, row {k + 1}") for name, column in pairs},
-            f"{path.name}:{k + 1}",
+            {name: _value(values, column, f"{path}, {place}") for name, column in columns.items()},
+            f"{path.name}, {place}",
         )
-        for pairs in [list(columns.items())]
-        for k, (atoms, values) in enumerate(rows)
+        for place, atoms, values in rows
     ]
 
 
-def _file_rows(path: Path) -> list[tuple[Atoms, dict[str, Any]]]:
+_Row = tuple[str, Atoms, Mapping[str, Any]]
+"""Place in the file, structure, columns."""
+
+
+def _file_rows(path: Path) -> Iterator[_Row]:
     if path.suffix == ".db":
-        return [(row.toatoms(), dict(row.key_value_pairs)) for row in connect(path).select()]
-    return [(atoms, atoms.info) for atoms in read_structures(path)]
+        return _database_rows(path)
+    return ((f"row {k + 1}", atoms, atoms.info) for k, atoms in enumerate(read_structures(path)))
 
 
-def _folder_rows(folder: Path) -> list[tuple[Atoms, dict[str, Any]]]:
+def _database_rows(path: Path) -> Iterator[_Row]:
+    try:
+        for row in connect(path).select():
+            yield f"id {row.id}", row.toatoms(), row.key_value_pairs
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"{path} must be an ASE database, got a damaged one: {error}") from error
+
+
+def _folder_rows(folder: Path) -> Iterator[_Row]:
     table = folder / "id_prop.csv"
     if not table.is_file():
         raise FileNotFoundError(f"folder must hold id_prop.csv and CIF files, got {folder}")
     with table.open(encoding="utf-8", newline="") as lines:
         entries = [row for row in csv.reader(lines) if row]
-    names = [row[0] for row in entries]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    counts = Counter(row[0] for row in entries)
+    if twice := sorted(name for name, count in counts.items() if count > 1):
         raise ValueError(f"{table} must name each structure once, got twice: {', '.join(twice)}")
-    rows = []
+    left_out = 0
     for name, *values in entries:
         try:
             atoms = read_structures(folder / f"{name}.cif")[0]
         except (FileNotFoundError, ValueError) as error:
             log.warning("left out: %s", error)
+            left_out += 1
             continue
-        rows.append((atoms, {str(k + 1): value for k, value in enumerate(values)}))
-    log.info("%s: %d of %d structures read", folder, len(rows), len(entries))
-    return rows
+        yield f"id {name}", atoms, {str(k + 1): value for k, value in enumerate(values)}
+    log.info("%s: %d of %d structures read", folder, len(entries) - left_out, len(entries))
 
 
 def _value(values: Mapping[str, Any], column: str, place: str) -> float:
@@ -109,6 +122,8 @@ def _value(values: Mapping[str, Any], column: str, place: str) -> float:
         value = float(raw)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{place}: {column} must be a number or empty, got {raw!r}") from error
+    if np.isinf(value):
+        raise ValueError(f"{place}: {column} must be finite or empty, got {raw!r}")
     return float(10.0**value) if column.startswith(_LOG10) else value
 
 

@@ -11,7 +11,9 @@ Properties: every member m of the heads of target p learns the structures of its
 
 L = sum_p w_p mean |y_pm - y_p|  +  beta sum_p w_p mean max(0, y_p,min - y_pm)
 
-in scaled units; for a probability the first term is the cross entropy of its logit.
+in scaled units; for a probability the first term is the cross entropy of its logit. The second
+term, for values below the bound, stands for properties that are learned as they are and of the
+whole structure (band gap): a logarithm and a mean over atoms less the composition's part have none.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def test_json_lines(lines: Path) -> None:
     assert [str(item.atoms.symbols) for item in found] == ["Cu", "Si2", "Al"]
     assert found[0].labels == {"band_gap": 0.0, "bulk_modulus": pytest.approx(100.0)}
     assert np.isnan(found[1].labels["bulk_modulus"])
-    assert found[2].name == "rows.jsonl:3"
+    assert found[2].name == "rows.jsonl, row 3"
     table = label_table(found, ("band_gap", "metal_probability", "bulk_modulus"))
     nan = np.nan
     wanted = [[0, 1, 100], [0.6, 0, nan], [nan, nan, 10**1.5]]
@@ -73,6 +73,29 @@ def test_cif_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert "broken.cif" in caplog.text
     assert "missing.cif" in caplog.text
     assert "2 of 4 structures read" in caplog.text
+
+
+def test_bad_value_in_a_cif_folder_names_its_structure(tmp_path: Path) -> None:
+    """Not its place among those that could be read."""
+    for name in ("a", "c"):
+        ase.io.write(tmp_path / f"{name}.cif", bulk("Cu"))
+    (tmp_path / "id_prop.csv").write_text("a,0.5\nmissing,1\nc,none\n")
+    with pytest.raises(ValueError, match=r"id c: 1 must be a number or empty, got 'none'"):
+        read_labelled(tmp_path, {"band_gap": "1"})
+
+
+def test_damaged_database(tmp_path: Path) -> None:
+    path = tmp_path / "rows.db"
+    connect(path).write(bulk("Cu"), hull=1.0)
+    path.write_bytes(path.read_bytes()[:100] + b"\0" * 3000)
+    with pytest.raises(ValueError, match=r"rows\.db must be an ASE database, got a damaged one"):
+        read_labelled(path, {"energy_above_hull": "hull"})
+
+
+def test_infinite_label_is_an_error(lines: Path) -> None:
+    lines.write_text(lines.read_text() + "\n" + row("Ag", gap=float("inf")))
+    with pytest.raises(ValueError, match="row 4: gap must be finite or empty, got inf"):
+        read_labelled(lines, {"band_gap": "gap"})
 
 
 def test_cif_folder_that_names_one_twice(tmp_path: Path) -> None:

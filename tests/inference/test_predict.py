@@ -182,6 +182,36 @@ def test_evaluate_command(labelled: Path, checkpoint: Path, tmp_path: Path) -> N
     assert "must be NAME=COLUMN" in wrong.output
 
 
+def test_evaluation_of_metals_alone(checkpoint: Path, tmp_path: Path) -> None:
+    """Neither an area under the curve nor R2 exists; the other figures are written all the same."""
+    crystals = [bulk(symbol) for symbol in ("Cu", "Al", "Na")]
+    for atoms in crystals:
+        atoms.info["gap"] = 0.0
+    path, output = tmp_path / "metals.extxyz", tmp_path / "o.json"
+    ase.io.write(path, crystals)
+    arguments = [str(path), "--model", str(checkpoint), "--target", "band_gap=gap"]
+    result = CliRunner().invoke(evaluate, [*arguments, "--json", str(output)])
+    assert result.exit_code == 0, result.output
+    report = json.loads(output.read_text())["files"]["metals.extxyz"]
+    assert report["metal_probability"]["auc"] is None
+    assert "auc_interval" not in report["metal_probability"]
+    assert report["band_gap"]["r2"] is None
+    assert len(report["band_gap"]["mae_interval"]) == 2
+
+
+def test_evaluate_command_takes_a_cif_folder(checkpoint: Path, tmp_path: Path) -> None:
+    for symbol in ("Cu", "Si"):
+        ase.io.write(tmp_path / f"{symbol}.cif", bulk(symbol))
+    (tmp_path / "id_prop.csv").write_text("Cu,0.0\nSi,0.6\n")
+    folder = [str(tmp_path), "--model", str(checkpoint)]
+    result = CliRunner().invoke(evaluate, [*folder, "--target", "band_gap=1"])
+    assert result.exit_code == 0, result.output
+    result = CliRunner().invoke(evaluate, [str(tmp_path)])
+    assert "a folder of CIF files needs --target" in result.output
+    result = CliRunner().invoke(evaluate, [*folder, "--target", "band_gap=1", "--dtype", "float64"])
+    assert "--dtype is of potentials" in result.output
+
+
 def test_metrics_against_hand_made_numbers() -> None:
     values, labels = np.array([1.0, 2.0, 4.0]), np.array([1.0, 1.0, 2.0])
     found = metrics("band_gap", values, labels)

@@ -1,0 +1,157 @@
+"""Tables and figures of property models on the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdgnn_ase import PROPERTIES, reduced_formula, resampled_weights
+from qdgnn_bench.property_rows import Rows, compared
+
+Array = NDArray[np.float64]
+OURS = "qdgnn"
+GOALS = {"CGCNN": 0.62, "MEGNet": 0.67, "SchNet": 0.70, "MPNN": 0.75}
+"""Ratios of mean absolute errors, ours over theirs, that we aim at."""
+
+
+def summarise(
+    targets: tuple[str, ...], test: Rows, values: Mapping[str, list[Array]]
+) -> dict[str, dict[str, Any]]:
+    """Errors of each model and their paired differences from ours, per target.
+
+    Args:
+        targets: Names.
+        test: Test structures and labels.
+        values: Model -> for each seed (n_test, n_targets), on the scale that is compared.
+
+    Returns:
+        Model -> target -> ``mae`` (mean over seeds), ``mae_std`` over seeds, ``interval`` (95 %,
+        formulas drawn with replacement), and beside ours ``ratio`` = ours / theirs and
+        ``difference`` = theirs - ours with ``difference_interval``.
+    """
+    weights = resampled_weights([reduced_formula(atoms) for atoms in test.structures])
+    wanted = compared(targets, test.labels)
+    errors = {name: np.abs(np.array(runs) - wanted).mean(axis=0) for name, runs in values.items()}
+    return {
+        name: {
+            target: _row(np.array(values[name])[:, :, k], wanted[:, k], weights)
+            | _paired(errors[name][:, k], errors.get(OURS, errors[name])[:, k], weights)
+            for k, target in enumerate(targets)
+        }
+        for name in values
+    }
+
+
+def _row(values: Array, wanted: Array, weights: Array) -> dict[str, Any]:
+    errors = np.abs(values - wanted)
+    each = errors.mean(axis=1)
+    square = ((values - wanted) ** 2).mean()
+    return {
+        "mae": float(each.mean()),
+        "mae_std": float(each.std(ddof=1)) if len(each) > 1 else None,
+        "rmse": float(np.sqrt(square)),
+        "r2": float(1 - square / wanted.var()) if np.ptp(wanted) else None,
+        "interval": _interval(errors.mean(axis=0), weights),
+    }
+
+
+def _paired(theirs: Array, ours: Array, weights: Array) -> dict[str, Any]:
+    return {
+        "ratio": float(ours.mean() / theirs.mean()),
+        "difference": float((theirs - ours).mean()),
+        "difference_interval": _interval(theirs - ours, weights),
+    }
+
+
+def _interval(values: Array, weights: Array) -> list[float]:
+    means = weights @ values / weights.sum(axis=1)
+    return [float(bound) for bound in np.percentile(means, [2.5, 97.5])]
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """Tables of a document of `qdgnn bench-properties`."""
+    targets, runs, timing = document["targets"], document["runs"], document["inference"]
+    lines = [
+        f"{document['file']}, {document['rows']['train']} / {document['rows']['val']} / "
+        f"{document['rows']['test']} rows of at most {document['max_atoms']} atoms, split by "
+        f"reduced formula; {document['minutes']:g} CPU minutes per run, seeds "
+        f"{document['seeds']}; one thread of {document['machine']}, {document['date']}. Mean "
+        "absolute errors of the test fold with 95 % intervals over formulas; ratio: ours / theirs; "
+        "difference: theirs - ours, paired.",
+    ]
+    for target in targets:
+        lines += ["", *_target_table(target, document["errors"])]
+    lines += [
+        "",
+        "| model | parameters | learning rate | epochs | CPU min | ms, single | ms, batch of 64 |",
+        "|---|---|---|---|---|---|---|",
+        *[_run_line(name, rows, timing.get(name)) for name, rows in runs.items()],
+        *[f"| {name} |  |  |  |  | {_ms(ms)} |" for name, ms in timing.items() if name not in runs],
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _target_table(target: str, errors: Mapping[str, Any]) -> list[str]:
+    row = PROPERTIES[target]
+    unit = f"log10 {row.unit}" if row.scale == "log10" else row.unit
+    lines = [
+        f"| {target} | MAE, {unit} | RMSE | R2 | ratio | goal | difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, found in sorted(errors.items(), key=lambda item: item[1][target]["mae"]):
+        lines.append(f"| {name} | {' | '.join(_error_cells(name, found[target]))} |")
+    return lines
+
+
+def _error_cells(name: str, row: Mapping[str, Any]) -> list[str]:
+    low, high = row["interval"]
+    spread = f" ± {row['mae_std']:.4f}" if row["mae_std"] is not None else ""
+    cells = [f"{row['mae']:.4f}{spread} ({low:.4f}-{high:.4f})", f"{row['rmse']:.4f}"]
+    cells.append("-" if row["r2"] is None else f"{row['r2']:.3f}")
+    if name == OURS:
+        return [*cells, "", "", ""]
+    low, high = row["difference_interval"]
+    goal = GOALS.get(name)
+    verdict = f"{goal} {'reached' if row['ratio'] <= goal else 'missed'}" if goal else ""
+    return [
+        *cells,
+        f"{row['ratio']:.2f}",
+        verdict,
+        f"{row['difference']:+.4f} ({low:+.4f} to {high:+.4f})",
+    ]
+
+
+def _run_line(name: str, rows: list[dict[str, Any]], timing: Mapping[str, float] | None) -> str:
+    first = rows[0]
+    epochs = "/".join(f"{row['epochs']:.0f}" for row in rows)
+    minutes = "/".join(f"{row['cpu_minutes']:.1f}" for row in rows)
+    return (
+        f"| {name} | {first['parameters']:,} | {first['learning_rate']:g} | {epochs} | {minutes} | "
+        f"{_ms(timing)} |"
+    )
+
+
+def _ms(timing: Mapping[str, float] | None) -> str:
+    return f"{timing['batch_1']:.2f} | {timing['batch_64']:.2f}" if timing else " | "
+
+
+def parity_plot(
+    path: Path, targets: tuple[str, ...], test: Rows, values: Mapping[str, list[Array]]
+) -> None:
+    """Predicted against labelled, a panel for each model and target."""
+    from matplotlib.figure import Figure
+
+    wanted = compared(targets, test.labels)
+    figure = Figure(figsize=(2.6 * len(values), 2.7 * len(targets)), layout="constrained")
+    axes = figure.subplots(len(targets), len(values), squeeze=False)
+    for k, target in enumerate(targets):
+        low, high = wanted[:, k].min(), wanted[:, k].max()
+        for axis, (name, runs) in zip(axes[k], values.items(), strict=True):
+            axis.plot([low, high], [low, high], color="0.6", linewidth=0.8)
+            axis.plot(wanted[:, k], runs[0][:, k], ".", markersize=2)
+            axis.set(title=name, xlabel=f"{target}, label", ylabel="prediction")
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,261 @@
+"""Baselines on our graphs, their training, and the comparison on the same rows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+from click.testing import CliRunner
+
+from qdgnn_ase import AtomGraph, Scaler, collate, composition_matrix, from_atoms
+from qdgnn_bench.baseline_training import Examples, predictions, train
+from qdgnn_bench.baselines import BASELINES, element_table, nearest
+from qdgnn_bench.properties import properties
+from qdgnn_bench.property_report import markdown, summarise
+from qdgnn_bench.property_rows import Rows, compared, select, write_rows
+from qdgnn_bench.property_runs import Protocol, run
+from qdgnn_bench.trivial import composition_features, trivial_predictions
+
+pytest.importorskip("deepchem")
+pytest.importorskip("torch_geometric")
+
+SYMBOLS = ["Na", "K", "Rb", "Cs", "Mg", "Ca", "Sr", "Ba"]
+ANIONS = ["F", "Cl", "Br", "I", "O", "S", "Se", "Te"]
+
+
+def crystals() -> list[Atoms]:
+    """64 compounds of 8 cations and 8 anions, slightly distorted."""
+    rows = []
+    for k, (cation, anion) in enumerate((a, b) for a in SYMBOLS for b in ANIONS):
+        atoms = bulk(cation + anion, "rocksalt", a=5.0 + 0.02 * k)
+        atoms.rattle(0.05, seed=k)
+        rows.append(atoms)
+    return rows
+
+
+def label(atoms: Atoms) -> float:
+    return float(atoms.numbers.mean() / 10)
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    rows = crystals()
+    path = tmp_path / "rows.jsonl"
+    labels = np.array([[label(atoms), 10.0 + k] for k, atoms in enumerate(rows)])
+    write_rows(path, [Rows(rows, labels)], ["formation_energy", "bulk_modulus"])
+    return path
+
+
+COLUMNS = {"formation_energy": "formation_energy", "bulk_modulus": "bulk_modulus"}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_batch_equals_its_structures_and_images(name: str) -> None:
+    torch.manual_seed(0)
+    baseline = BASELINES[name]
+    model = baseline.build(2).eval()
+    structures = [
+        bulk("NaCl", "rocksalt", a=5.64),
+        bulk("Cu", cubic=True),
+        bulk("TiN", "zincblende", a=4.2),
+    ]
+    structures[0].rattle(0.1, seed=1)
+    moved = structures[0].copy()
+    moved.positions += moved.cell[0] + [0.3, 0.2, 0.1]
+    moved.wrap()
+    with torch.no_grad():
+        batch = model(collate([baseline.graph(atoms) for atoms in [*structures, moved]]))
+        singles = [model(baseline.graph(atoms)) for atoms in structures]
+    assert batch.shape == (4, 2)
+    torch.testing.assert_close(batch[:3], torch.cat(singles), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(batch[3], batch[0], rtol=1e-4, atol=1e-5)
+    assert (batch[0] - batch[1]).abs().max() > 1e-4, "structures must not look alike"
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_network_sees_distances(name: str) -> None:
+    torch.manual_seed(0)
+    baseline = BASELINES[name]
+    model = baseline.build(1).eval()
+    values = [
+        float(model(baseline.graph(bulk("NaCl", "rocksalt", a=a))).detach()) for a in (5.2, 6.0)
+    ]
+    assert values[0] != pytest.approx(values[1], abs=1e-5)
+
+
+def test_nearest_keeps_the_shortest_edges_of_each_atom() -> None:
+    atoms = bulk("NaCl", "rocksalt", a=5.64) * (2, 1, 1)
+    atoms.rattle(0.1, seed=0)
+    graph = from_atoms(atoms, 8.0)
+    kept = nearest(graph, 12)
+    assert np.bincount(kept.edge_index[1]).tolist() == [12] * len(atoms)
+    for atom in range(len(atoms)):
+        wanted = _lengths(graph, atom).sort().values[:12]
+        torch.testing.assert_close(_lengths(kept, atom).sort().values, wanted)
+
+
+def _lengths(graph: AtomGraph, atom: int) -> torch.Tensor:
+    lengths: torch.Tensor = graph.edge_vectors().norm(dim=1)
+    return lengths[graph.edge_index[1] == atom]
+
+
+def test_element_table() -> None:
+    """Iron: group 8, period 4, d block, one bin of each feature."""
+    table = element_table()
+    assert not table[0].any()
+    assert table[26].sum() == 9
+    assert table[26, 7] == 1
+    assert table[26, 18 + 3] == 1
+    assert len({tuple(row.tolist()) for row in table[1:]}) > 85, "elements must be told apart"
+
+
+def _examples(structures: list[Atoms]) -> tuple[Examples, Scaler]:
+    baseline = BASELINES["MEGNet"]
+    scaler = Scaler(["band_gap"])
+    labels = np.array([[label(atoms)] for atoms in structures])
+    scaler.fit(composition_matrix([atoms.numbers for atoms in structures]), labels)
+    graphs = [baseline.graph(atoms) for atoms in structures]
+    scaled = torch.cat(
+        [
+            scaler.scaled(row[None], g)
+            for row, g in zip(torch.as_tensor(labels).float(), graphs, strict=True)
+        ]
+    )
+    return Examples(graphs, scaled), scaler
+
+
+def test_training_learns_and_a_missing_label_is_masked() -> None:
+    examples, _ = _examples(crystals())
+    masked = examples.labels.clone()
+    masked[::5] = torch.nan
+    torch.manual_seed(0)
+    model = BASELINES["MEGNet"].build(1)
+    before = (predictions(model, examples.graphs) - examples.labels).abs().mean()
+    trained = train(
+        model,
+        replace(examples, labels=masked),
+        examples,
+        cpu_seconds=4.0,
+        learning_rate=5e-3,
+        seed=0,
+        batch_size=16,
+    )
+    after = (predictions(trained.model, examples.graphs) - examples.labels).abs().mean()
+    assert after < 0.85 * before
+    assert float(after) == pytest.approx(trained.val_error, rel=1e-4)
+    assert 4.0 <= trained.cpu_seconds < 8.0
+    assert trained.epochs > 1
+
+
+def test_training_that_is_not_finite_is_an_error() -> None:
+    examples, _ = _examples(crystals()[:8])
+    broken = replace(examples, labels=torch.full_like(examples.labels, torch.nan))
+    with pytest.raises(FloatingPointError, match="validation error must be finite"):
+        train(
+            BASELINES["MEGNet"].build(1),
+            examples,
+            broken,
+            cpu_seconds=0.2,
+            learning_rate=1e-3,
+            seed=0,
+        )
+
+
+def test_trivial_baselines() -> None:
+    """The linear model, not the mean, learns labels that are linear in the composition."""
+    every = crystals()
+    structures = [every[k] for k in np.random.default_rng(0).permutation(len(every))]
+    labels = np.array([[label(atoms)] for atoms in structures])
+    found = trivial_predictions(structures[:48], labels[:48], structures[48:])
+    errors = {name: np.abs(values - labels[48:]).mean() for name, values in found.items()}
+    assert errors["linear in elements"] < 0.01
+    assert errors["mean"] == pytest.approx(np.abs(labels[48:] - labels[:48].mean()).mean())
+    assert errors["boosted trees of composition"] < errors["mean"]
+    features = composition_features([bulk("NaCl", "rocksalt", a=5.6)])[0]
+    assert features[[10, 16]].tolist() == [0.5, 0.5]
+    assert features[94] == 14.0, "mean atomic number"
+
+
+def test_folds_share_no_formula(rows_file: Path) -> None:
+    folds = select(rows_file, COLUMNS, train=1000, max_atoms=40)
+    names = {fold: {str(a.symbols) for a in rows.structures} for fold, rows in folds.items()}
+    assert not names["train"] & names["test"]
+    assert not names["train"] & names["val"]
+    assert sum(len(rows.structures) for rows in folds.values()) == 64
+    atoms, labels = folds["test"].structures[0], folds["test"].labels[0]
+    assert labels[0] == pytest.approx(label(atoms)), "labels must stay with their structures"
+
+
+def test_no_rows_of_a_fold_is_an_error(rows_file: Path) -> None:
+    with pytest.raises(ValueError, match="at most 1 atoms, got none for"):
+        select(rows_file, COLUMNS, train=100, max_atoms=1)
+
+
+def test_summary_is_paired() -> None:
+    structures = crystals()
+    labels = np.array([[label(atoms), 100.0] for atoms in structures])
+    wanted = compared(("formation_energy", "bulk_modulus"), labels)
+    assert wanted[0].tolist() == [pytest.approx(label(structures[0])), 2.0]
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=wanted.shape)
+    values = {
+        "qdgnn": [wanted + 0.1 * noise],
+        "CGCNN": [wanted + 0.2 * noise, wanted - 0.2 * noise],
+    }
+    found = summarise(("formation_energy", "bulk_modulus"), Rows(structures, labels), values)
+    row = found["CGCNN"]["formation_energy"]
+    assert row["ratio"] == pytest.approx(0.5)
+    assert row["mae_std"] == pytest.approx(0.0)
+    assert row["difference"] == pytest.approx(0.1 * np.abs(noise[:, 0]).mean())
+    low, high = row["difference_interval"]
+    assert 0 < low < row["difference"] < high
+    assert found["qdgnn"]["formation_energy"]["difference"] == 0.0
+
+
+def _protocol(rows_file: Path, folder: Path) -> Protocol:
+    folds = select(rows_file, COLUMNS, train=48, max_atoms=40)
+    (folder / "tuning").mkdir(parents=True)
+    return Protocol(folds, tuple(COLUMNS), minutes=0.02, folder=folder)
+
+
+def test_a_finished_run_is_kept(rows_file: Path, tmp_path: Path) -> None:
+    protocol = _protocol(rows_file, tmp_path / "runs")
+    first = run(protocol, "SchNet", 0)
+    assert first["mae"].keys() == COLUMNS.keys()
+    assert first["cpu_minutes"] >= 0.02
+    stored = (tmp_path / "runs" / "SchNet-0.json").read_text()
+    assert run(protocol, "SchNet", 0) == json.loads(stored)
+    assert (tmp_path / "runs" / "SchNet-0.json").read_text() == stored
+
+
+@pytest.mark.slow
+def test_command(rows_file: Path, tmp_path: Path) -> None:
+    """A baseline and ours from start to tables; the folder belongs to these rows."""
+    output = tmp_path / "out"
+    arguments = [str(rows_file), "--target", "formation_energy=formation_energy", "--minutes"]
+    options = ["--seeds", "0", "--models", "CGCNN,qdgnn", "-o", str(output)]
+    done = CliRunner().invoke(properties, [*arguments, "0.02", *options])
+    assert done.exit_code == 0, done.output
+    document = json.loads((output / "properties.json").read_text())
+    assert {"CGCNN", "qdgnn", "mean"} <= document["errors"].keys()
+    assert document["inference"].keys() == {"CGCNN", "qdgnn", "CGCNN, DeepChem's featurizer"}
+    assert (output / "properties.md").read_text() == markdown(document)
+    assert (output / "parity.png").stat().st_size > 1000
+    other = CliRunner().invoke(properties, [*arguments, "0.05", *options])
+    assert other.exit_code == 2
+    assert "choose another folder" in other.output
+
+
+def test_unknown_model(rows_file: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        properties,
+        [str(rows_file), "--target", "band_gap=x", "--models", "ALIGNN", "-o", str(tmp_path)],
+    )
+    assert done.exit_code == 2
+    assert "--models must be of" in done.output
