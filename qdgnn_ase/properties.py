@@ -94,6 +94,13 @@ PROPERTIES = _table(
         lower=-273.15,
     ),
     Property(
+        name="cohesive_energy",
+        unit="eV/atom",
+        description="energy to free atoms: measured cohesive energies of the elements (298 K) less "
+        "the formation energy",
+        derived=True,
+    ),
+    Property(
         name="young_modulus",
         unit="GPa",
         description="E = 9 K G / (3 K + G)",

@@ -1,4 +1,4 @@
-"""Properties that follow from predicted ones by formulas: elasticity of an isotropic solid.
+"""Properties that follow from predicted ones: cohesion, elasticity of an isotropic solid.
 
 K and G are bulk and shear modulus in GPa. Uncertainties are propagated to first order, with errors
 of K and G taken as independent.
@@ -10,10 +10,22 @@ from collections.abc import Callable
 
 import numpy as np
 from ase import Atoms, units
+from numpy.typing import NDArray
+
+from qdgnn_ase.quantum.references import elemental_cohesive_energies
 
 LINDEMANN = 0.1
 """Root mean square displacement over the shortest bond at which a crystal is said to melt."""
 _STEP = 1e-3
+
+
+def cohesive_energy(formation_energy: float, numbers: NDArray[np.int64]) -> float:
+    """Energy in eV/atom to take a crystal apart into free atoms; positive for a bound one.
+
+    E_coh = sum_k x_k E_coh,k - E_form with the atomic fractions x_k and the measured cohesive
+    energies of the elements; NaN where an element has none.
+    """
+    return float(elemental_cohesive_energies()[numbers].mean() - formation_energy)
 
 
 def young_modulus(bulk: float, shear: float) -> float:

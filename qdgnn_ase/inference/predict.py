@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from qdgnn_ase.data.dataset import batch_indices
 from qdgnn_ase.graph import AtomGraph, collate, from_atoms
 from qdgnn_ase.inference.derived import (
+    cohesive_energy,
     debye_temperature,
     lindemann_temperature,
     poisson_ratio,
@@ -76,7 +77,7 @@ class Predictor:
         for batch in batch_indices([graph.n_edges for graph in graphs], max_edges):
             rows += self._batch([graphs[index] for index in batch])
         for atoms, graph, row in zip(structures, graphs, rows, strict=True):
-            row |= _derived(atoms, graph, row)
+            row |= _cohesion(atoms, row) | _elasticity(atoms, graph, row)
         return rows
 
     def _graph(self, atoms: Atoms, index: int) -> AtomGraph:
@@ -113,8 +114,9 @@ def predict(
 ) -> Any:
     """Properties of one structure, or of each of a sequence: name -> `Prediction`.
 
-    Names and units are those of `qdgnn_ase.PROPERTIES`. Structures should be relaxed, as those of
-    the training data are.
+    Names and units are those of `qdgnn_ase.PROPERTIES`; a derived property is left out where it has
+    no value (elements without a measured cohesive energy, structures without a volume). Structures
+    should be relaxed, as those of the training data are.
 
     Args:
         structures: Atoms, or a sequence of them.
@@ -151,7 +153,19 @@ def _prediction(row: Property, members: Array, spread: float, in_domain: bool) -
     return Prediction(max(value, row.lower), float(std), row.unit, in_domain)
 
 
-def _derived(atoms: Atoms, graph: AtomGraph, row: dict[str, Prediction]) -> dict[str, Prediction]:
+def _cohesion(atoms: Atoms, row: dict[str, Prediction]) -> dict[str, Prediction]:
+    if "formation_energy" not in row:
+        return {}
+    formation = row["formation_energy"]
+    value = cohesive_energy(formation.value, atoms.numbers)
+    if np.isnan(value):
+        return {}
+    return {"cohesive_energy": replace(formation, value=value, derived=True)}
+
+
+def _elasticity(
+    atoms: Atoms, graph: AtomGraph, row: dict[str, Prediction]
+) -> dict[str, Prediction]:
     if not {"bulk_modulus", "shear_modulus"} <= row.keys() or atoms.cell.rank < 3:
         return {}
     bulk, shear = row["bulk_modulus"], row["shear_modulus"]

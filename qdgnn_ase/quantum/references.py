@@ -1,6 +1,10 @@
-"""Element reference energies: the one place where they are fitted."""
+"""Element reference energies: the one place where they are fitted and looked up."""
 
 from __future__ import annotations
+
+import csv
+from functools import cache
+from importlib.resources import files
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,3 +58,17 @@ def fit_element_energies(composition: Array, energies: Array, ridge: float = 1e-
     normal = fractions.T @ fractions + ridge * np.eye(N_ELEMENTS + 1)
     references: Array = mean + np.linalg.solve(normal, fractions.T @ (per_atom - mean))
     return references
+
+
+@cache
+def elemental_cohesive_energies() -> Array:
+    """Cohesive energy of each element in its standard state, (95,), eV/atom; NaN = unknown.
+
+    Measured enthalpies of the gaseous atoms at 298 K, see `make_cohesive_table.py`.
+    """
+    text = files("qdgnn_ase.quantum").joinpath("cohesive.csv").read_text(encoding="utf-8")
+    energies = np.full(N_ELEMENTS + 1, np.nan)
+    for row in csv.DictReader(text.splitlines()):
+        energies[int(row["atomic_number"])] = float(row["cohesive_energy_ev"])
+    energies.setflags(write=False)
+    return energies

@@ -1,4 +1,4 @@
-"""Elastic formulas against tables, identities and sampling."""
+"""Cohesion and elastic formulas against tables, identities and sampling."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from qdgnn_ase.inference.derived import (
+    cohesive_energy,
     debye_temperature,
     lindemann_temperature,
     poisson_ratio,
@@ -48,6 +49,20 @@ def test_young_and_poisson_identities() -> None:
     young, poisson = young_modulus(k, g), poisson_ratio(k, g)
     assert young == pytest.approx(2 * g * (1 + poisson))
     assert young == pytest.approx(3 * k * (1 - 2 * poisson))
+
+
+@pytest.mark.parametrize(
+    ("formula", "formation", "measured"),
+    [("NaCl", -2.131, 3.31), ("MgO", -3.118, 5.17), ("SiO2", -3.147, 6.44), ("Si", 0.0, 4.63)],
+)
+def test_cohesive_energy(formula: str, formation: float, measured: float) -> None:
+    """Heats of formation and of atomisation of solids, eV/atom (CRC Handbook; Kittel for Si)."""
+    numbers = Atoms(formula).numbers
+    assert cohesive_energy(formation, numbers) == pytest.approx(measured, abs=0.05)
+
+
+def test_cohesive_energy_of_an_element_without_a_value() -> None:
+    assert np.isnan(cohesive_energy(0.0, Atoms("NaXe").numbers))
 
 
 def test_lindemann_temperature_scales_with_the_square_of_debye() -> None:

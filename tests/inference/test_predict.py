@@ -25,7 +25,13 @@ from qdgnn_ase.training.scaler import Scaler
 
 TARGETS = ("formation_energy", "band_gap", "metal_probability", "bulk_modulus", "shear_modulus")
 CRYSTALS = [bulk("NaCl", "rocksalt", a=5.6), bulk("Si"), bulk("MgO", "rocksalt", a=4.2)]
-DERIVED = {"young_modulus", "poisson_ratio", "debye_temperature", "lindemann_temperature"}
+DERIVED = {
+    "cohesive_energy",
+    "young_modulus",
+    "poisson_ratio",
+    "debye_temperature",
+    "lindemann_temperature",
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +75,10 @@ def test_derived_values_follow_the_moduli(checkpoint: Path) -> None:
     row = predict(CRYSTALS[0], checkpoint)
     k, g = row["bulk_modulus"].value, row["shear_modulus"].value
     assert row["young_modulus"].value == pytest.approx(9 * k * g / (3 * k + g))
+
+
+def test_cohesive_energy_is_left_out_where_it_is_unknown(checkpoint: Path) -> None:
+    assert "cohesive_energy" not in predict(bulk("Xe", "fcc", a=6.2), checkpoint)
 
 
 def test_values_stay_within_their_bounds(checkpoint: Path) -> None:
