@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 SOURCES = pyproject.toml constraints.txt
 
-.PHONY: demo test lint results clean
+.PHONY: demo test lint docs results clean
 
 demo: .venv/core
 	.venv/bin/qdgnn demo
@@ -15,6 +15,9 @@ lint: .venv/dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+docs: .venv/dev
+	.venv/bin/python -m sphinx -q -W --keep-going docs docs/_build
 
 # Every table of README and model card, about an hour: make results DATA=folder M3GNET=folder
 # DATA holds the sets named below, M3GNET is pretrained_models/M3GNet-MP-2021.2.8-PES of matgl
@@ -47,4 +50,4 @@ results: .venv/dev
 	touch $@
 
 clean:
-	rm -rf .venv build dist demo_output *.egg-info
+	rm -rf .venv build dist docs/_build demo_output *.egg-info
