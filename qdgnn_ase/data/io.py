@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import ase.io
 import numpy as np
@@ -14,20 +16,22 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.io.formats import string2index
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
-from pymatgen.core import Composition, DummySpecies, Structure
-from pymatgen.io.ase import AseAtomsAdaptor
+from pymatgen.core import Composition, Structure
 from pymatgen.io.cif import CifParser, str2float
 
+from qdgnn_ase.data.exports import crystal, ordered_atoms
+
 Array = NDArray[np.float64]
-_CRYSTAL = ("species", "lattice", "frac_coords")
 
 
 def read_structures(path: str | Path, index: str = ":") -> list[Atoms]:
     """All structures of a file, with stored results attached as ASE does.
 
-    CIF files go through pymatgen, which keeps occupancies; JSON lines (``.jsonl``) hold a crystal
-    each, as lattice (3, 3) in Å, species and frac_coords, the other values go to ``atoms.info``;
-    everything else goes through ``ase.io.read``. All may end in ``.gz``.
+    CIF files go through pymatgen, which keeps occupancies. JSON lines (``.jsonl``), a JSON list, a
+    JSON object with a list "data", CSV (columns with the same names; a column cif holds a whole
+    file) and Parquet have a crystal in each row, in a form of `qdgnn_ase.data.exports`; the other
+    values go to ``atoms.info``. Everything else goes through ``ase.io.read``. All but Parquet may
+    end in ``.gz``.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -39,8 +43,8 @@ def read_structures(path: str | Path, index: str = ":") -> list[Atoms]:
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".cif", ".mcif")):
         frames = _read_cif(path)[string2index(index)]
-    elif name.endswith(".jsonl"):
-        frames = _read_lines(path)[string2index(index)]
+    elif (rows := _rows(path, name)) is not None:
+        frames = _crystals(path, rows)[string2index(index)]
     else:
         frames = _read_ase(path, index)
     frames = frames if isinstance(frames, list) else [frames]
@@ -61,58 +65,113 @@ def _read_ase(path: Path, index: str) -> Any:
         ) from error
 
 
-def _read_lines(path: Path) -> list[Atoms]:
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
+def _rows(path: Path, name: str) -> list[dict[str, Any]] | None:
+    """Rows of a table or export; None for a file of another kind."""
+    readers = {".jsonl": _json_lines, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet}
+    for suffix, reader in readers.items():
+        if name.endswith(suffix):
+            try:
+                return reader(path)
+            except (ValueError, EOFError, gzip.BadGzipFile) as error:
+                raise ValueError(f"{path} must be a valid {suffix} file, got: {error}") from error
+    return None
+
+
+def _open(path: Path) -> TextIO:
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path, "rt", encoding="utf-8", newline="")
+    return path.open(encoding="utf-8", newline="")
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    with _open(path) as lines:
+        return [_json_row(line, k + 1) for k, line in enumerate(lines) if line.strip()]
+
+
+def _json_row(line: str, number: int) -> dict[str, Any]:
     try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            return [_crystal(json.loads(line)) for line in lines]
-    except (KeyError, TypeError, ValueError, EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(
-            f"{path} must hold a JSON object with lattice, species and frac_coords on each line, "
-            f"got: {error!r}"
-        ) from error
+        row: dict[str, Any] = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"row {number}: {error}") from error
+    return row
+
+
+def _json_rows(path: Path) -> list[dict[str, Any]] | None:
+    """Rows of an export; None for ASE's own JSON."""
+    with _open(path) as text:
+        document = json.load(text)
+    rows: Any = document.get("data") if isinstance(document, dict) else document
+    return rows if isinstance(rows, list) else None
+
+
+def _csv_rows(path: Path) -> list[dict[str, Any]]:
+    csv.field_size_limit(10_000_000)  # a cell holds a structure
+    with _open(path) as lines:
+        return [_without_empty(row) for row in csv.DictReader(lines)]
+
+
+def _parquet(path: Path) -> list[dict[str, Any]]:
+    try:
+        import pandas
+    except ImportError as error:
+        raise ValueError("pandas and pyarrow read it: pip install pandas pyarrow") from error
+    rows: list[dict[str, Any]] = pandas.read_parquet(path).to_dict("records")
+    return rows
+
+
+def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if value != ""}
+
+
+def _crystals(path: Path, rows: list[dict[str, Any]]) -> list[Atoms]:
+    frames = []
+    for k, row in enumerate(rows):
+        try:
+            frames.append(_crystal(row))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}, row {k + 1} must hold a crystal, got: {error}") from error
+    return frames
 
 
 def _crystal(row: dict[str, Any]) -> Atoms:
-    species, cell, scaled = (row[key] for key in _CRYSTAL)
-    info = {key: value for key, value in row.items() if key not in _CRYSTAL}
-    return Atoms(species, cell=cell, scaled_positions=scaled, pbc=True, info=info)
+    if "cif" not in row:
+        return crystal(row)
+    atoms = _cif_frames(lambda: CifParser.from_str(row["cif"], check_cif=False))[0]
+    atoms.info = {key: value for key, value in row.items() if key != "cif"}
+    return atoms
 
 
 def _read_cif(path: Path) -> list[Atoms]:
     try:
-        parser = CifParser(path, check_cif=False)
+        return _cif_frames(lambda: CifParser(path, check_cif=False))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _cif_frames(open_parser: Callable[[], CifParser]) -> list[Atoms]:
+    try:
+        parser = open_parser()
         structures = parser.parse_structures(primitive=False)
         blocks = parser.as_dict().values()
     except Exception as error:  # pymatgen's parser raises anything on a broken file
-        raise ValueError(f"{path} must be a valid CIF, got: {error}") from error
+        raise ValueError(f"file must be a valid CIF, got: {error}") from error
     for block in blocks:
-        _check_angles(block, path)
+        _check_angles(block)
     formulas = [b["_chemical_formula_sum"] for b in blocks if "_chemical_formula_sum" in b]
+    frames = [ordered_atoms(structure) for structure in structures]
     for structure in structures:
-        _check_ordered(structure, path)
-        _check_complete(structure, formulas, path)
-    return [AseAtomsAdaptor.get_atoms(structure, msonable=False) for structure in structures]
+        _check_complete(structure, formulas)
+    return frames
 
 
-def _check_angles(block: dict[str, Any], path: Path) -> None:
+def _check_angles(block: dict[str, Any]) -> None:
     """Refuse what pymatgen folds back into a cell: angles beyond 180 degrees."""
     for name in ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"):
         if name in block and not 0 < str2float(block[name]) < 180:
-            raise ValueError(f"{path} must have cell angles between 0 and 180°, got {block[name]}")
+            raise ValueError(f"structure must have cell angles between 0 and 180°, got {block[name]}")
 
 
-def _check_ordered(structure: Structure, path: Path) -> None:
-    if any(isinstance(kind, DummySpecies) for kind in structure.composition):
-        raise ValueError(f"{path} must hold elements only, got {structure.composition}")
-    if not structure.is_ordered:
-        raise ValueError(
-            f"{path} must have fully occupied sites, got {structure.composition}; make an ordered "
-            "structure first (for example with pymatgen's OrderDisorderedStructureTransformation)"
-        )
-
-
-def _check_complete(structure: Structure, formulas: list[str], path: Path) -> None:
+def _check_complete(structure: Structure, formulas: list[str]) -> None:
     """Refuse a file that was cut between two atoms: it parses, and only its formula tells."""
     found = structure.composition.fractional_composition
     try:
@@ -121,7 +180,7 @@ def _check_complete(structure: Structure, formulas: list[str], path: Path) -> No
         return
     if wanted and not any(found.almost_equals(formula, rtol=0.0, atol=0.01) for formula in wanted):
         raise ValueError(
-            f"{path} must hold the atoms of its formula {' or '.join(formulas)}, got "
+            f"structure must hold the atoms of its formula {' or '.join(formulas)}, got "
             f"{structure.composition}; it is cut off or lacks atoms (often hydrogen)"
         )
 

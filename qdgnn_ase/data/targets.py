@@ -1,8 +1,9 @@
-"""Structures with labels of properties: JSON lines, extxyz, ASE databases, CGCNN's CIF folders.
+"""Structures with labels of properties: tables, extxyz, ASE databases, CGCNN's CIF folders.
 
-A column is a key of a JSON line, of extxyz's comment line, of a row of an ASE database, or the
-number of a column of ``id_prop.csv`` (1 is the first after the id). ``log10:NAME`` is a column that
-holds the decimal logarithm of the property.
+A column is a key of a row of JSON lines, JSON, CSV or Parquet (`qdgnn_ase.data.exports` lists the
+forms of structures), of extxyz's comment line, of a row of an ASE database, or the number of a
+column of ``id_prop.csv`` (1 is the first after the id). ``log10:NAME`` is a column that holds the
+decimal logarithm of the property. Empty, null, NaN and "na" (JARVIS) are missing labels.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def _folder_rows(folder: Path) -> Iterator[_Row]:
 
 def _value(values: Mapping[str, Any], column: str, place: str) -> float:
     raw = values.get(column.removeprefix(_LOG10))
-    if raw is None or raw == "":
+    if raw is None or raw in ("", "na"):
         return float("nan")
     try:
         value = float(raw)
