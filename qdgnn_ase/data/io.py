@@ -168,7 +168,9 @@ def _check_angles(block: dict[str, Any]) -> None:
     """Refuse what pymatgen folds back into a cell: angles beyond 180 degrees."""
     for name in ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"):
         if name in block and not 0 < str2float(block[name]) < 180:
-            raise ValueError(f"structure must have cell angles between 0 and 180°, got {block[name]}")
+            raise ValueError(
+                f"structure must have cell angles between 0 and 180°, got {block[name]}"
+            )
 
 
 def _check_complete(structure: Structure, formulas: list[str]) -> None:
