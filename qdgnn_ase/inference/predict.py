@@ -72,13 +72,32 @@ class Predictor:
         self, structures: Sequence[Atoms], max_edges: int = 100_000
     ) -> list[dict[str, Prediction]]:
         """Predictions of many structures, computed together, in order; see `predict`."""
-        graphs = [self._graph(atoms, index) for index, atoms in enumerate(structures)]
-        rows: list[dict[str, Prediction]] = []
-        for batch in batch_indices([graph.n_edges for graph in graphs], max_edges):
-            rows += self._batch([graphs[index] for index in batch])
+        graphs, batches = self._graphs(structures, max_edges)
+        rows = [row for batch in batches for row in self._batch([graphs[k] for k in batch])]
         for atoms, graph, row in zip(structures, graphs, rows, strict=True):
             row |= _cohesion(atoms, row) | _elasticity(atoms, graph, row)
         return rows
+
+    def embedding(self, structures: Sequence[Atoms], max_edges: int = 100_000) -> Array:
+        """Mean features of the atoms of each structure, (n_structures, hidden).
+
+        Raises:
+            ValueError: If a structure cannot be computed.
+        """
+        graphs, batches = self._graphs(structures, max_edges)
+        rows = [np.zeros((0, self.model.config.trunk.hidden))]
+        for batch in batches:
+            graph = collate([graphs[k] for k in batch]).to(self.device)
+            with torch.no_grad():
+                rows.append(self.model(graph)["embedding"].double().cpu().numpy())
+        return np.concatenate(rows)
+
+    def _graphs(
+        self, structures: Sequence[Atoms], max_edges: int
+    ) -> tuple[list[AtomGraph], list[list[int]]]:
+        """Graphs, and the indices of those that are computed together."""
+        graphs = [self._graph(atoms, index) for index, atoms in enumerate(structures)]
+        return graphs, list(batch_indices([graph.n_edges for graph in graphs], max_edges))
 
     def _graph(self, atoms: Atoms, index: int) -> AtomGraph:
         beyond = sorted({int(z) for z in atoms.numbers if z > N_ELEMENTS})
