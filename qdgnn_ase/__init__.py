@@ -44,6 +44,14 @@ if TYPE_CHECKING:
     from qdgnn_ase.nn.speed import tune_process
     from qdgnn_ase.nn.trunk import QDGNNConfig
     from qdgnn_ase.properties import PROPERTIES, Property
+    from qdgnn_ase.quantum.protocol import (
+        Described,
+        DescriptorProvider,
+        LeakageError,
+        Level,
+        check_leakage,
+        descriptor_provider,
+    )
     from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
     from qdgnn_ase.training.checkpoint import CheckpointError, load_model, save_model
     from qdgnn_ase.training.config import PropertyTrainConfig, TrainConfig
@@ -54,11 +62,15 @@ _HOME = {
     "AtomGraph": "graph",
     "CheckpointError": "training.checkpoint",
     "CompilationWarning": "nn.compile",
+    "Described": "quantum.protocol",
+    "DescriptorProvider": "quantum.protocol",
     "Evaluation": "inference.evaluate",
     "ExtrapolationWarning": "inference.domain",
     "FrameError": "inference.evaluate",
     "Labelled": "data.label",
     "LabelledStructure": "data.targets",
+    "LeakageError": "quantum.protocol",
+    "Level": "quantum.protocol",
     "PROPERTIES": "properties",
     "Prediction": "inference.predict",
     "Predictor": "inference.predict",
@@ -70,8 +82,10 @@ _HOME = {
     "Scaler": "training.scaler",
     "Split": "inference.evaluate",
     "TrainConfig": "training.config",
+    "check_leakage": "quantum.protocol",
     "collate": "graph",
     "composition_matrix": "quantum.references",
+    "descriptor_provider": "quantum.protocol",
     "energy_forces_stress": "nn.derivatives",
     "evaluate": "inference.evaluate",
     "evaluate_properties": "inference.evaluate_properties",
@@ -111,11 +125,15 @@ __all__ = [
     "AtomGraph",
     "CheckpointError",
     "CompilationWarning",
+    "Described",
+    "DescriptorProvider",
     "Evaluation",
     "ExtrapolationWarning",
     "FrameError",
     "Labelled",
     "LabelledStructure",
+    "LeakageError",
+    "Level",
     "Prediction",
     "Predictor",
     "Property",
@@ -125,8 +143,10 @@ __all__ = [
     "Scaler",
     "Split",
     "TrainConfig",
+    "check_leakage",
     "collate",
     "composition_matrix",
+    "descriptor_provider",
     "energy_forces_stress",
     "evaluate",
     "evaluate_properties",
