@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 SOURCES = pyproject.toml constraints.txt
 
-.PHONY: demo test lint docs results clean
+.PHONY: demo test lint docs results dft results-dft clean
 
 demo: .venv/core
 	.venv/bin/qdgnn demo
@@ -37,6 +37,20 @@ results: .venv/dev
 	.venv/bin/qdgnn bench-property-card --model qdgnn_ase/pretrained/properties.safetensors \
 	  --readme README.md $(DATA)/mp36k/mp36k.jsonl.gz $(DATA)/elastic_mp/elastic_mp.jsonl.gz \
 	  $(DATA)/phonons_matbench/phonons_matbench.jsonl.gz $(DATA)/mp40_ehull/mp40_ehull.jsonl.gz
+
+# GPAW (GPL) from source, serial: half a minute with a C++ compiler and no other system package
+dft: .venv/core
+	printf "mpi = False\ncompiler = 'g++'\nlibraries = []\nnoblas = True\nnolibxc = True\n" \
+	  > .venv/gpaw_siteconfig.py
+	GPAW_CONFIG=$(CURDIR)/.venv/gpaw_siteconfig.py $(PIP) install -c constraints.txt -e '.[dft,xtb]'
+
+# The tables of the DFT plugin, about ten CPU minutes
+DFT_RESULTS = plugins/qdgnn_dft/results
+results-dft: dft
+	.venv/bin/qdgnn bench-dft --json $(DFT_RESULTS)/dft.json --markdown $(DFT_RESULTS)/dft.md
+	.venv/bin/qdgnn bench-store --json $(DFT_RESULTS)/store.json
+	.venv/bin/qdgnn bench-active-learning --json $(DFT_RESULTS)/active_learning.json \
+	  --markdown $(DFT_RESULTS)/active_learning.md
 
 # torch first and pinned: an unpinned one brings gigabytes of CUDA packages
 .venv/core: $(SOURCES)

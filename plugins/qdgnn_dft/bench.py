@@ -1,0 +1,213 @@
+"""`qdgnn bench-dft`: gaps, cohesive energies and forces against published PBE values.
+
+Gaps are computed at the lattice constants of the cited work, cohesive energies at PBE's own, as
+there; without spin-orbit coupling and zero-point energies, as there.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+from ase import Atoms
+from ase.build import bulk
+from rich.console import Console
+
+from qdgnn_dft.backend import Backend, backend_of, evaluate
+from qdgnn_dft.gpaw_backend import GPAWBackend
+from qdgnn_dft.references import derived_values, load_references
+from qdgnn_dft.settings import DFTSettings
+from qdgnn_dft.store import ResultStore
+
+Row = dict[str, Any]
+TOLERANCE = 0.1
+"""eV, or eV/atom."""
+_STEP = 0.01
+"""Å, of the finite difference of energies."""
+_FORCE_TOLERANCE = 0.02
+"""eV/Å."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A published PBE value, or the range of several."""
+
+    lattice: float
+    """Å."""
+    low: float
+    high: float
+    source: str
+
+    def deviation(self, value: float) -> float:
+        """Distance of a value from the range, with sign."""
+        return min(value - self.low, 0.0) + max(value - self.high, 0.0)
+
+
+_BETZINGER = "Betzinger et al., Phys. Rev. B 81, 195117 (2010), FLAPW, and VASP therein"
+_SHISHKIN = "Shishkin, Kresse, Phys. Rev. B 75, 235102 (2007)"
+_PAIER = "Paier et al., J. Chem. Phys. 124, 154709 (2006)"
+
+STRUCTURES = {"Si": "diamond", "MgO": "rocksalt", "NaCl": "rocksalt", "LiF": "rocksalt"}
+GAPS: dict[str, Published] = {
+    "Si": Published(lattice=5.430, low=0.62, high=0.62, source=_SHISHKIN),
+    "MgO": Published(lattice=4.189, low=4.75, high=4.84, source=_BETZINGER),
+    "NaCl": Published(lattice=5.569, low=5.08, high=5.20, source=_BETZINGER),
+    "LiF": Published(lattice=4.010, low=9.20, high=9.20, source=_SHISHKIN),
+}
+DIRECT_GAPS: dict[str, Published] = {
+    "Si": Published(lattice=5.430, low=2.56, high=2.57, source=_BETZINGER),
+}
+COHESIVE: dict[str, Published] = {
+    "Si": Published(lattice=5.469, low=4.56, high=4.56, source=_PAIER),
+    "MgO": Published(lattice=4.258, low=4.98, high=4.98, source=_PAIER),
+    "NaCl": Published(lattice=5.702, low=3.10, high=3.10, source=_PAIER),
+    "LiF": Published(lattice=4.068, low=4.33, high=4.33, source=_PAIER),
+}
+
+
+@click.command("bench-dft")
+@click.option("--solid", "solids", multiple=True, type=click.Choice(list(STRUCTURES)))
+@click.option("--store", default="bench-dft.db", show_default=True, help="Goes on where it was.")
+@click.option("--references", type=click.Path(exists=True), help="Table of free atoms.")
+@click.option("--json", "output", type=Path, help="Write every row to this file.")
+@click.option("--markdown", "table_file", type=Path, help="Write the table to this file.")
+def bench_dft(
+    *,
+    solids: tuple[str, ...],
+    store: str,
+    references: str | None,
+    output: Path | None,
+    table_file: Path | None,
+) -> None:
+    """Gaps, cohesive energies and forces of GPAW; exit code 1 if one is off."""
+    try:
+        backend_of("gpaw")
+    except ImportError as error:
+        raise click.UsageError(str(error)) from error
+    results = ResultStore(store)
+    rows: list[Row] = []
+    with Console().status("starting") as status:
+        for solid in solids or tuple(STRUCTURES):
+            rows += solid_rows(solid, results, references, status.update)
+        status.update("forces of distorted silicon")
+        rows.append(force_row(distorted_silicon(), results))
+    text = markdown(rows)
+    click.echo(text)
+    if output:
+        machine = platform.processor() or platform.machine()
+        document = {"date": date.today().isoformat(), "machine": machine, "rows": rows}
+        output.write_text(json.dumps(document, indent=1) + "\n")
+    if table_file:
+        table_file.write_text(text + "\n")
+    if not all(row["passed"] for row in rows):
+        raise click.exceptions.Exit(1)
+
+
+def solid_rows(
+    solid: str, store: ResultStore, references: str | None, show: Callable[[str], None]
+) -> list[Row]:
+    """Rows of a solid's gaps and cohesive energy."""
+    show(f"{solid}: gap")
+    record = evaluate(_crystal(solid, GAPS[solid].lattice), _gpaw(), store)
+    rows = [_row(solid, "gap", record.values["band_gap"], GAPS[solid], record)]
+    if solid in DIRECT_GAPS:
+        direct = record.values["band_gap_direct"]
+        rows.append(_row(solid, "direct gap", direct, DIRECT_GAPS[solid], record, again=True))
+    show(f"{solid}: cohesive energy")
+    only_mesh = DFTSettings(path_points=0)
+    record = evaluate(_crystal(solid, COHESIVE[solid].lattice), _gpaw(only_mesh), store)
+    derived = derived_values(record, load_references(references))
+    if "cohesive_energy" in derived:
+        value = derived["cohesive_energy"]
+        rows.append(_row(solid, "cohesive energy", value, COHESIVE[solid], record))
+    return rows
+
+
+def force_row(atoms: Atoms, store: ResultStore) -> Row:
+    """Force on the first atom along x against a central difference of free energies."""
+    backend = _gpaw(replace(DFTSettings(), path_points=0))
+    records = [evaluate(_moved(atoms, step), backend, store) for step in (0.0, _STEP, -_STEP)]
+    plus, minus = (record.values["free_energy"] for record in records[1:])
+    numerical = -(plus - minus) / (2 * _STEP)
+    analytic = records[0].values["forces"][0][0]
+    return {
+        "solid": str(atoms.symbols),
+        "quantity": "force, eV/Å",
+        "lattice": None,
+        "value": analytic,
+        "published": [numerical, numerical],
+        "source": f"central difference of {_STEP} Å",
+        "deviation": analytic - numerical,
+        "cutoff_ev": records[0].settings["cutoff_ev"],
+        "k_mesh": records[0].settings["k_mesh"],
+        "cpu_seconds": round(sum(record.provenance["cpu_seconds"] for record in records), 1),
+        "passed": abs(analytic - numerical) < _FORCE_TOLERANCE,
+    }
+
+
+def distorted_silicon() -> Atoms:
+    """The primitive cell with one atom off its site."""
+    atoms = bulk("Si", a=5.469)
+    atoms.positions[0] += [0.10, 0.05, 0.02]
+    return atoms
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Table of all rows."""
+    lines = [
+        "| solid | quantity | a, Å | value | published | deviation | k-mesh, cutoff eV | CPU s | |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        low, high = row["published"]
+        known = f"{low:.2f}" if low == high else f"{low:.2f}-{high:.2f}"
+        mesh = "x".join(str(n) for n in row["k_mesh"])
+        lines.append(
+            f"| {row['solid']} | {row['quantity']} | {row['lattice'] or '-'} | {row['value']:.3f} "
+            f"| {known} | {row['deviation']:+.3f} | {mesh}, {row['cutoff_ev']:.0f} "
+            f"| {row['cpu_seconds']} | {'ok' if row['passed'] else 'OFF'} |"
+        )
+    sources = sorted({row["source"] for row in rows})
+    return "\n".join([*lines, "", f"Sources: {'; '.join(sources)}."])
+
+
+def _gpaw(settings: DFTSettings | None = None) -> Backend:
+    return GPAWBackend(settings or DFTSettings())
+
+
+def _crystal(solid: str, lattice: float) -> Atoms:
+    return bulk(solid, STRUCTURES[solid], a=lattice)
+
+
+def _moved(atoms: Atoms, step: float) -> Atoms:
+    moved = atoms.copy()
+    moved.positions[0, 0] += step
+    return moved
+
+
+def _row(
+    solid: str, quantity: str, value: float, published: Published, record: Any, again: bool = False
+) -> Row:
+    unit = "eV/atom" if quantity == "cohesive energy" else "eV"
+    deviation = published.deviation(value)
+    return {
+        "solid": solid,
+        "quantity": f"{quantity}, {unit}",
+        "lattice": published.lattice,
+        "value": value,
+        "published": [published.low, published.high],
+        "source": published.source,
+        "deviation": deviation,
+        "cutoff_ev": record.settings["cutoff_ev"],
+        "k_mesh": record.settings["k_mesh"],
+        "cpu_seconds": 0.0 if again else round(record.provenance["cpu_seconds"], 1),
+        "key": record.key,
+        "version": record.provenance["version"],
+        "passed": abs(deviation) <= TOLERANCE,
+    }
