@@ -61,7 +61,7 @@ class StoredDescriptors:
         except (RefusedError, CalculationError) as error:
             return self._described(atoms, {}, {}, dict.fromkeys(self.units, str(error)))
         if record is None:
-            reason = f"not in store {self.store.address if self.store else None}"
+            reason = f"not in store {self.store}"
             return self._described(atoms, {}, {}, dict.fromkeys(self.units, reason))
         values = {**record.values, **derived_values(record, self._references)}
         reasons = self._reasons(atoms, values, record, self._references)

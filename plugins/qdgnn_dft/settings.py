@@ -46,7 +46,7 @@ class DFTSettings:
     """Exchange and correlation as the backend spells it."""
     cutoff_ev: float | None = None
     """Plane-wave cutoff in eV; None takes the largest of the elements."""
-    k_density: float = 3.0
+    k_density: float = 3.5
     """Points per Å^-1 of reciprocal length (2 pi included)."""
     smearing_ev: float = 0.05
     """Width of the Fermi-Dirac distribution in eV."""

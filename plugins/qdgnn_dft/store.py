@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ _DAMAGE = (  # what ASE and SQLite raise on bytes that were changed behind their
 )
 _NO_DAMAGE = ("BUSY", "LOCKED", "FULL", "PERM", "READONLY", "CANTOPEN", "IOERR")
 """SQLite errors that say nothing about the rows; a cut file is IOERR_SHORT_READ."""
+_SERVER_ATTEMPTS = 3
 _MIN_ROW_BYTES = 256
 """A row takes more in the file; bounds the ids of a file whose table of contents is lost."""
 
@@ -91,14 +93,14 @@ class ResultStore:
         if not self._exists():
             return None
         try:
-            rows = list(self._rows([("unique_id", "=", key)]))
+            rows = self._rows([("unique_id", "=", key)])
         except _DAMAGE as error:
             self._require_damage(error)
-            log.warning("%s: row %s cannot be read: %r", self.address, key[:12], error)
+            log.warning("%s: row %s cannot be read: %r", self, key[:12], error)
             return None
         found = next((record for record in map(_verified, rows) if record), None)
         if rows and found is None:
-            log.warning("%s: row %s is damaged and is not used", self.address, key[:12])
+            log.warning("%s: row %s is damaged and is not used", self, key[:12])
         return found
 
     def put(self, record: Record) -> None:
@@ -130,6 +132,10 @@ class ResultStore:
         good = [key for key in keys if key]
         return Inspection(len(good), len(keys) - len(good), len(good) - len(set(good)))
 
+    def __str__(self) -> str:
+        """The address without a password."""
+        return re.sub(r"://[^@/]*@", "://", self.address)
+
     def _connect(self) -> Any:
         try:
             return connect(
@@ -148,11 +154,16 @@ class ResultStore:
         """Raise where rows are not to blame: a full disk, a locked file, a server that is away."""
         name = getattr(error, "sqlite_errorname", "SQLITE_").removeprefix("SQLITE_")
         if self.is_server or (name.startswith(_NO_DAMAGE) and name != "IOERR_SHORT_READ"):
-            raise OSError(f"store {self.address} cannot be used: {error!r}") from error
+            raise OSError(f"store {self} cannot be used: {error!r}") from error
 
-    def _rows(self, selection: list[tuple[str, str, Any]]) -> Iterator[AtomsRow]:
+    def _rows(self, selection: list[tuple[str, str, Any]]) -> list[AtomsRow]:
         columns = ["id", "unique_id"]  # the rest of a row is in its data
-        return self._connect().select(selection, columns=columns)  # type: ignore[no-any-return]
+        try:
+            return list(self._connect().select(selection, columns=columns))
+        except Exception as error:  # of a server: the driver's own
+            if self.is_server:
+                raise OSError(f"store {self} cannot be read: {error!r}") from error
+            raise
 
     def _scan(self, formula: str | None) -> Iterator[Record | None]:
         """Every row, None in place of a damaged one."""
@@ -181,15 +192,17 @@ class ResultStore:
         return found
 
     def _put_on_server(self, record: Record) -> None:
-        if self.get(record.key) is not None:
-            return
-        for row in self._rows([("unique_id", "=", record.key)]):
-            self._connect().delete([row.id])
-        try:
-            self._connect().write(*_row(record))
-        except Exception as error:  # the driver's own; another writer may have been first
-            if self.get(record.key) is None:
-                raise ConnectionError(f"{self.address} cannot be written: {error!r}") from error
+        """Unique keys keep two writers apart; the one that comes second looks again."""
+        for attempt in range(_SERVER_ATTEMPTS):
+            try:
+                if self.get(record.key) is not None:
+                    return
+                damaged = self._rows([("unique_id", "=", record.key)])
+                self._connect().delete([row.id for row in damaged])
+                self._connect().write(*_row(record))
+            except Exception as error:  # the driver's own
+                if attempt == _SERVER_ATTEMPTS - 1:
+                    raise OSError(f"store {self} cannot be written: {error!r}") from error
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -141,14 +141,14 @@ def _share(index: int, writers: int, rows: int) -> list[int]:
     return [number % rows for number in range(index * size, index * size + size + size // 2)]
 
 
-def _start(path: Path, numbers: Sequence[int], told: Path) -> BaseProcess:
+def _start(path: Path | str, numbers: Sequence[int], told: Path) -> BaseProcess:
     context = multiprocessing.get_context("fork")  # no threads here; a spawned one takes a second
     process = context.Process(target=_write, args=(path, numbers, told))
     process.start()
     return process
 
 
-def _write(path: Path, numbers: Sequence[int], told: Path | None = None) -> None:
+def _write(path: Path | str, numbers: Sequence[int], told: Path | None = None) -> None:
     """Store the records of numbers; note in ``told`` what the store has promised to keep."""
     store = ResultStore(path)
     for number in numbers:
