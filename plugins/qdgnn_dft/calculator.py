@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from qdgnn_dft.backend import Backend, backend_of, evaluate
-from qdgnn_dft.record import Record
+from qdgnn_dft.record import Record, record_key
 from qdgnn_dft.references import derived_values, load_references
 from qdgnn_dft.store import ResultStore
 
@@ -62,7 +62,8 @@ class StoredCalculator(Calculator):  # type: ignore[misc]  # ASE is untyped
     def _log_file(self) -> Path | None:
         if self.logs is None:
             return None
-        name = self.atoms.info.get("key", self.atoms.get_chemical_formula())
+        own = f"{self.atoms.get_chemical_formula()}-{record_key(self.atoms, {})[:12]}"
+        name = self.atoms.info.get("key", own)
         return self.logs / f"{name}.txt"
 
 

@@ -41,13 +41,13 @@ def label_command(
     """
     if output.suffix not in (".xyz", ".extxyz"):
         raise click.UsageError(f"--output must end in .extxyz, got {output}")
+    store = store or str(output.with_suffix(".db"))
     try:
         backend_of(backend)
+        ResultStore(store)
     except ImportError as error:  # before workers start, and as one line
         raise click.UsageError(str(error)) from error
     structures = [atoms for name in files for atoms in read_structures(name)]
-    store = store or str(output.with_suffix(".db"))
-    ResultStore(store)
     factory = partial(stored_calculator, backend, store, str(logs or output.with_suffix(".logs")))
     with Progress(console=console) as progress:
         task = progress.add_task(f"labelling with {backend}", total=len(structures))

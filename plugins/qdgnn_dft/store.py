@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import re
+import shutil
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -224,11 +225,12 @@ class ResultStore:
                 database.write(*_row(record))
         number = len(list(Path(self.address).parent.glob(f"{Path(self.address).name}.damaged-*")))
         kept = Path(f"{self.address}.damaged-{number + 1}")
-        for suffix in ("", "-journal"):  # an old journal would be played back into the new file
-            if Path(self.address + suffix).exists():
-                Path(self.address + suffix).replace(str(kept) + suffix)
-        if fresh.exists():
-            fresh.replace(self.address)
+        shutil.copyfile(self.address, kept)
+        journal = Path(f"{self.address}-journal")
+        if journal.exists():  # it would be played back into the new file
+            journal.replace(f"{kept}-journal")
+        fresh.touch()  # empty where no row was good
+        fresh.replace(self.address)
         log.warning("%s: %d good rows kept, old file is %s", self.address, len(good), kept)
 
 

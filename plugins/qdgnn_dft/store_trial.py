@@ -103,7 +103,7 @@ def kill_writers(
     )
 
 
-def damage_files(folder: Path, *, damages: int = 60, rows: int = 60, seed: int = 0) -> Damaged:
+def damage_files(folder: Path, *, damages: int = 60, rows: int = 30, seed: int = 0) -> Damaged:
     """Overwrite random stretches of a store; ask for every row; store all of them again.
 
     Args:

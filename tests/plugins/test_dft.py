@@ -473,6 +473,18 @@ def test_without_the_extra_one_error_names_the_command(
 
 
 @pytest.mark.slow
+def test_label_with_two_processes(tmp_path: Path) -> None:
+    files = [str(_copper(tmp_path / "a.extxyz", 5)), "--backend", "emt", "-o"]
+    for name, jobs in (("1.extxyz", "1"), ("2.extxyz", "2")):
+        arguments = [*files, str(tmp_path / name), "--jobs", jobs]
+        CliRunner().invoke(label_command, arguments, catch_exceptions=False)
+    one, two = (ase.io.read(tmp_path / name, ":") for name in ("1.extxyz", "2.extxyz"))
+    assert len(two) == 5
+    assert [a.info["record"] for a in one] == [b.info["record"] for b in two]
+    assert ResultStore(tmp_path / "2.db").inspect().good == 5
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_gpaw_silicon(tmp_path: Path) -> None:
     """Coarse settings; the figures of the defaults come from `qdgnn bench-dft`."""
