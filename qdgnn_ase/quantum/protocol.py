@@ -20,6 +20,7 @@ _ENERGIES = frozenset({"energy", "free_energy", "cohesive_energy", "formation_en
 _LEVELS = frozenset({"band_gap", "band_gap_direct", "vbm", "cbm", "fermi_level"})
 BANNED: dict[str, frozenset[str]] = {
     "formation_energy": _ENERGIES,
+    "cohesive_energy": _ENERGIES,
     "energy_above_hull": _ENERGIES | {"energy_above_hull"},
     "band_gap": _LEVELS,
     "metal_probability": _LEVELS,
