@@ -49,7 +49,8 @@ DFT_RESULTS = plugins/qdgnn_dft/results
 results-dft: dft
 	.venv/bin/qdgnn bench-dft --json $(DFT_RESULTS)/dft.json --markdown $(DFT_RESULTS)/dft.md
 	.venv/bin/qdgnn bench-store --json $(DFT_RESULTS)/store.json
-	.venv/bin/qdgnn bench-active-learning --json $(DFT_RESULTS)/active_learning.json \
+	.venv/bin/qdgnn bench-active-learning --seeds 2 --pool 80 --epochs 10 \
+	  --json $(DFT_RESULTS)/active_learning.json \
 	  --markdown $(DFT_RESULTS)/active_learning.md
 
 # torch first and pinned: an unpinned one brings gigabytes of CUDA packages
