@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms
 from rich.console import Console
 
-from qdgnn_ase import Predictor
+from qdgnn_ase import Predictor, rattle
 from qdgnn_design.bench_report import markdown, plot
 from qdgnn_design.bench_tasks import (
     ANIONS,
@@ -211,17 +211,9 @@ def valid_shares(predictor: Predictor, n: int = 500) -> list[Row]:
 
 
 def _cells(n: int) -> list[Atoms]:
-    """Distinct 20-atom double perovskites."""
-    space = DesignSpace(
-        double_perovskite() * (2, 1, 1),
-        SpaceConfig(elements=("K", "Rb", "Sr", "Ge", "Zn", "Br", "Cl"), slots="sites"),
-    )
+    """Distinct 20-atom double perovskites, rattled by 0.02 Å."""
     rng = np.random.default_rng(3)
-    found: dict[str, Atoms] = {}
-    while len(found) < n:
-        atoms = space.walk(rng, 8).atoms
-        found[space.key(atoms)] = atoms
-    return list(found.values())
+    return [rattle(double_perovskite() * (2, 1, 1), rng, 0.02) for _ in range(n)]
 
 
 def _policy(task: Task, steps: int, out: Path) -> Any:
