@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from qdgnn_ase.data.splits import fold_of, reduced_formula, split_indices
     from qdgnn_ase.data.targets import LabelledStructure, read_labelled
+    from qdgnn_ase.data.tasks import run_tasks
     from qdgnn_ase.graph import AtomGraph, collate, from_atoms
     from qdgnn_ase.inference.bootstrap import resampled_weights
     from qdgnn_ase.inference.calculator import QDGNNCalculator
@@ -94,6 +95,7 @@ _HOME = {
     "reduced_formula": "data.splits",
     "relax": "inference.simulate",
     "resampled_weights": "inference.bootstrap",
+    "run_tasks": "data.tasks",
     "save_model": "training.checkpoint",
     "scale_volume": "data.perturb",
     "size_ratio": "data.perturb",
@@ -149,6 +151,7 @@ __all__ = [
     "reduced_formula",
     "relax",
     "resampled_weights",
+    "run_tasks",
     "save_model",
     "scale_volume",
     "size_ratio",

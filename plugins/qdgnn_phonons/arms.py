@@ -14,6 +14,7 @@ Each frame says in ``info`` where it comes from, and has a key for `qdgnn_ase.la
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -105,9 +106,17 @@ def sample_frames(
             "modes_without_force": modes.n_without_force,
             "seed": seed,
         }
-        name = f"{arm}-{statistics}-{temperature:g}K-s{seed}"
+        name = f"{arm}-{statistics}-{temperature:g}K-s{seed}-{_digest(modes)}"
         frames += _frames(modes.supercell, displacements, name, notes)
     return frames
+
+
+def _digest(modes: NormalModes) -> str:
+    """Short name of the crystal and its modes, so that keys of different data sets differ."""
+    atoms = modes.supercell
+    arrays = (atoms.cell.array.round(3), atoms.positions.round(3), modes.frequencies.round(2))
+    content = str(atoms.symbols).encode() + b"".join((array + 0.0).tobytes() for array in arrays)
+    return hashlib.sha256(content).hexdigest()[:8]
 
 
 def _displacements(

@@ -12,6 +12,17 @@ from ase.db import connect
 from qdgnn_phonons.files import write_atomically
 
 DATABASES = (".db", ".json")
+TEXTS = (".extxyz", ".xyz")
+
+
+def check_name(path: Path) -> None:
+    """Refuse a file that `write_dataset` could not write.
+
+    Raises:
+        ValueError: With the names that it can.
+    """
+    if path.suffix not in (*DATABASES, *TEXTS):
+        raise ValueError(f"{path} must end in {', '.join((*TEXTS, *DATABASES))}")
 
 
 def write_dataset(frames: Sequence[Atoms], path: str | Path) -> None:
@@ -32,12 +43,11 @@ def write_dataset(frames: Sequence[Atoms], path: str | Path) -> None:
     keys = [atoms.info.get("key") for atoms in frames]
     if None in keys or len(set(keys)) < len(keys):
         raise ValueError("every frame must have a key of its own in info['key']")
+    check_name(path)
     if path.suffix in DATABASES:
         write_atomically(path, lambda target: _write_database(frames, target))
-    elif path.suffix in (".extxyz", ".xyz"):
-        write_atomically(path, lambda target: ase.io.write(target, frames, format="extxyz"))
     else:
-        raise ValueError(f"{path} must end in .extxyz, .xyz, .db or .json")
+        write_atomically(path, lambda target: ase.io.write(target, frames, format="extxyz"))
 
 
 def _write_database(frames: Sequence[Atoms], path: Path) -> None:

@@ -131,8 +131,8 @@ def _run_mesh(
     if lowest < -SOFT and not allow_imaginary:
         raise ImaginaryModesError(
             f"frequencies must be above {-SOFT} THz on the mesh, got {lowest:.3f}; they are at "
-            "wave vectors that the supercell does not hold: take a larger one, or relax the crystal "
-            "without symmetry"
+            "wave vectors that the supercell does not hold: take a larger one, or relax the "
+            "crystal without symmetry"
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms, units
 from numpy.typing import NDArray
 from phonopy import Phonopy, PhonopyGruneisen, run_qha
+from phonopy.phonon.grid import length2mesh
 from phonopy.physical_units import get_physical_units
 from phonopy.qha.qha import QHAResult
 
@@ -113,8 +114,9 @@ def gruneisen(
     check_stable(phonon)
     wider, narrower = (phonons_at_volume(atoms, 1 + s, config)[0] for s in (strain, -strain))
     result = PhonopyGruneisen(phonon, wider, narrower)
-    phonon.run_mesh(mesh)
-    result.set_mesh(phonon.mesh.mesh_numbers, is_gamma_center=False)
+    # plain meshes through Gamma: those that phonopy rebuilds for symmetry are none for this class
+    numbers = length2mesh(mesh, phonon.primitive.cell)
+    result.set_mesh(numbers, is_gamma_center=True, is_mesh_symmetry=False)
     _, weights, frequencies, _, parameters = result.get_mesh()
     order = np.argsort(frequencies, axis=1)
     parameters = np.where(frequencies > SOFT, parameters, np.nan)
