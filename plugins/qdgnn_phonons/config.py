@@ -30,7 +30,7 @@ class PhononConfig:
     """eV/Å. Largest force after the relaxation."""
     max_residual: float = 1e-3
     """eV/Å. Largest force on the undisplaced supercell; it is subtracted from the others."""
-    relaxation_steps: int = 2_000
+    relaxation_steps: int = 500
     """Most steps of the relaxation."""
     symmetry_tolerance: float = 1e-3
     """Å. Tolerance for finding the space group that the relaxation keeps."""

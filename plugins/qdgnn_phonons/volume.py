@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -156,9 +157,15 @@ def quasi_harmonic(
     phonons = [phonon for phonon, _ in pairs]
     per_primitive = len(phonons[0].primitive) / len(atoms)
     energies = [energy * per_primitive for _, energy in pairs]
-    result = run_qha(
-        phonons, temperatures, internal_energies=energies, mesh=mesh, exclude_gamma_acoustic=True
-    )
+    with warnings.catch_warnings():  # extrapolation is an error below; lattices are not asked for
+        warnings.filterwarnings("ignore", "Lattice parameters are")
+        result = run_qha(
+            phonons,
+            temperatures,
+            internal_energies=energies,
+            mesh=mesh,
+            exclude_gamma_acoustic=True,
+        )
     outside = ~(
         (result.equilibrium_volumes > result.volumes.min())
         & (result.equilibrium_volumes < result.volumes.max())

@@ -37,7 +37,7 @@ Row = dict[str, Any]
 Quantity = Literal["heat_capacity", "last_peak", "conductivity"]
 MESH = 30.0
 TEMPERATURE = 300.0
-CONFIG = PhononConfig(min_length=8.0, fmax=1e-4, relaxation_steps=1_000)
+CONFIG = PhononConfig(min_length=8.0, fmax=1e-4, relaxation_steps=200)
 """Small supercells and a looser relaxation than the default: hundreds of compounds in an hour."""
 _WAVENUMBER = 1e10 / units._c
 """1 THz in cm^-1."""
