@@ -141,8 +141,8 @@ def lindemann_melting(phonon: Phonopy, critical_ratio: float = 0.1, mesh: float 
 
     Args:
         phonon: Phonopy object with force constants.
-        critical_ratio: Ratio at melting (F. Lindemann, Phys. Z. 11, 609, 1910; about 0.1 in
-            simple crystals, from 0.07 to 0.13 over all; the temperature goes with its square).
+        critical_ratio: Ratio at melting (F. Lindemann, Phys. Z. 11, 609, 1910). Crystals differ
+            by a factor of two, and the temperature goes with its square.
         mesh: Density of the mesh.
 
     Raises:
