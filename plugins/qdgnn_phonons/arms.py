@@ -94,6 +94,7 @@ def sample_frames(
         ValueError: If an argument is out of range.
     """
     modes = normal_modes(source) if isinstance(source, Phonopy) else source
+    digest = _digest(modes.supercell, modes.frequencies.round(2))
     frames: list[Atoms] = []
     for temperature in check_temperatures(temperatures).tolist():
         stream = int(np.random.SeedSequence([seed, round(1e3 * temperature)]).generate_state(1)[0])
@@ -106,15 +107,14 @@ def sample_frames(
             "modes_without_force": modes.n_without_force,
             "seed": seed,
         }
-        name = f"{arm}-{statistics}-{temperature:g}K-s{seed}-{_digest(modes)}"
+        name = f"{arm}-{statistics}-{temperature:g}K-s{seed}-{digest}"
         frames += _frames(modes.supercell, displacements, name, notes)
     return frames
 
 
-def _digest(modes: NormalModes) -> str:
-    """Short name of the crystal and its modes, so that keys of different data sets differ."""
-    atoms = modes.supercell
-    arrays = (atoms.cell.array.round(3), atoms.positions.round(3), modes.frequencies.round(2))
+def _digest(atoms: Atoms, *further: Array) -> str:
+    """Short name of a supercell (and its modes), so that keys of different data sets differ."""
+    arrays = (atoms.cell.array.round(3), atoms.positions.round(3), *further)
     content = str(atoms.symbols).encode() + b"".join((array + 0.0).tobytes() for array in arrays)
     return hashlib.sha256(content).hexdigest()[:8]
 
@@ -145,7 +145,9 @@ def uniform_frames(supercell: Atoms, bound: float, n: int, seed: int) -> list[At
         raise ValueError(f"bound must be > 0 Å and n >= 1, got {bound} and {n}")
     displacements = np.random.default_rng(seed).uniform(0.0, bound, (n, len(supercell), 3))
     notes = {"arm": "uniform", "bound_angstrom": bound, "seed": seed}
-    return _frames(supercell, displacements, f"uniform-{bound:g}A-s{seed}", notes)
+    return _frames(
+        supercell, displacements, f"uniform-{bound:g}A-s{seed}-{_digest(supercell)}", notes
+    )
 
 
 def _frames(
@@ -209,5 +211,10 @@ def md_frames(
         steps["seed"] = seed + 1
         molecular_dynamics(atoms, steps=n * interval, interval=interval, observer=keep, **steps)
         notes = {"arm": "md", "temperature_kelvin": temperature, "seed": seed}
-        frames += _frames(supercell, np.array(displacements), f"md-{temperature:g}K-s{seed}", notes)
+        frames += _frames(
+            supercell,
+            np.array(displacements),
+            f"md-{temperature:g}K-s{seed}-{_digest(supercell)}",
+            notes,
+        )
     return frames

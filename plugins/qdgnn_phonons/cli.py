@@ -157,11 +157,12 @@ def dataset(**options: Any) -> None:
     from qdgnn_phonons.dataset import check_name, write_dataset
     from qdgnn_phonons.diversity import deduplicate, measure_diversity
     from qdgnn_phonons.stability import check_temperatures
-    from qdgnn_phonons.variants import plausible, vary
+    from qdgnn_phonons.variants import check_changes, plausible, vary
 
     output = options["output"]
     check_name(output)
     check_temperatures(options["temperature"])
+    check_changes(options["change"])
     frames = _frames(options)
     if options["change"]:
         frames = vary(frames, options["change"], options["seed"])

@@ -68,8 +68,7 @@ def check_crystal(atoms: Atoms) -> None:
         )
     if not atoms.cell.handedness == 1:
         raise ValueError(
-            "lattice vectors must be right-handed; exchange two of them (phonopy's symmetry "
-            "search would fail)"
+            "lattice vectors must be right-handed, got a left-handed cell; exchange two of them"
         )
     if not (np.isfinite(atoms.positions).all() and len(atoms)):
         raise ValueError("positions must be finite and of at least one atom")

@@ -21,6 +21,16 @@ CHANGES: dict[str, Callable[[Atoms, Generator], Atoms]] = {
 elements of a group of `qdgnn_ase.substitute` replace each other at the same oxidation state."""
 
 
+def check_changes(changes: Sequence[str]) -> None:
+    """Refuse names that are not of `CHANGES`.
+
+    Raises:
+        ValueError: With the names that are.
+    """
+    if unknown := sorted(set(changes) - set(CHANGES)):
+        raise ValueError(f"changes must be of {', '.join(CHANGES)}, got {', '.join(unknown)}")
+
+
 def vary(frames: Sequence[Atoms], changes: Sequence[str], seed: int) -> list[Atoms]:
     """Frames with every change made once, in order; one named twice is made twice.
 
@@ -32,8 +42,7 @@ def vary(frames: Sequence[Atoms], changes: Sequence[str], seed: int) -> list[Ato
     Raises:
         ValueError: If a change is unknown or impossible.
     """
-    if unknown := sorted(set(changes) - set(CHANGES)):
-        raise ValueError(f"changes must be of {', '.join(CHANGES)}, got {', '.join(unknown)}")
+    check_changes(changes)
     varied = []
     for index, frame in enumerate(frames):
         rng = np.random.default_rng([seed, index])

@@ -25,9 +25,23 @@ from qdgnn_phonons.cli import needs_phonopy
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
 @click.option("--model", default="default", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the choice of compounds.")
+@click.option(
+    "--only",
+    type=click.Choice(["heat_capacity", "last_peak", "conductivity"]),
+    multiple=True,
+    help="These sets only; repeat.",
+)
 @needs_phonopy
 def phonons(
-    *, data: Path, output: Path, n: int, max_atoms: int, jobs: int, model: str, seed: int
+    *,
+    data: Path,
+    output: Path,
+    n: int,
+    max_atoms: int,
+    jobs: int,
+    model: str,
+    seed: int,
+    only: tuple[str, ...],
 ) -> None:
     """Phonons of the potential against the published sets in the folder DATA.
 
@@ -41,6 +55,8 @@ def phonons(
     fold = Split.of_training(load_model(model)[1]["training"]["train_config"], "test")
     summaries = []
     for reference in published.REFERENCES:
+        if only and reference.quantity not in only:
+            continue
         structures, values = published.choose(reference, data, n, max_atoms, seed)
         jobs_of = ((key, (reference.quantity, atoms)) for key, atoms in structures.items())
         with console.status(reference.quantity) as status:
