@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qdgnn_ase.data.exports import ordered_atoms
     from qdgnn_ase.data.io import labels, read_structures
     from qdgnn_ase.data.label import Labelled, label
     from qdgnn_ase.data.perturb import (
@@ -35,19 +36,27 @@ if TYPE_CHECKING:
         frame_errors,
         paired_difference,
     )
-    from qdgnn_ase.inference.evaluate_properties import evaluate_properties
+    from qdgnn_ase.inference.evaluate_properties import calibration, evaluate_properties
     from qdgnn_ase.inference.predict import Prediction, Predictor, predict
     from qdgnn_ase.inference.simulate import molecular_dynamics, relax
     from qdgnn_ase.nn.compile import CompilationWarning
     from qdgnn_ase.nn.derivatives import energy_forces_stress, hessian
     from qdgnn_ase.nn.model import QDGNN
+    from qdgnn_ase.nn.property_model import PropertyConfig, PropertyModel
     from qdgnn_ase.nn.speed import tune_process
-    from qdgnn_ase.nn.trunk import QDGNNConfig
+    from qdgnn_ase.nn.trunk import QDGNNConfig, quantum_descriptors
     from qdgnn_ase.properties import PROPERTIES, Property
     from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
-    from qdgnn_ase.training.checkpoint import CheckpointError, load_model, save_model
+    from qdgnn_ase.training.checkpoint import (
+        CheckpointError,
+        load_model,
+        load_property_model,
+        save_model,
+        save_property_model,
+    )
     from qdgnn_ase.training.config import PropertyTrainConfig, TrainConfig
     from qdgnn_ase.training.fit import fit
+    from qdgnn_ase.training.losses import property_loss
     from qdgnn_ase.training.scaler import Scaler
 
 _HOME = {
@@ -63,6 +72,8 @@ _HOME = {
     "Prediction": "inference.predict",
     "Predictor": "inference.predict",
     "Property": "properties",
+    "PropertyConfig": "nn.property_model",
+    "PropertyModel": "nn.property_model",
     "PropertyTrainConfig": "training.config",
     "QDGNN": "nn.model",
     "QDGNNCalculator": "inference.calculator",
@@ -70,6 +81,7 @@ _HOME = {
     "Scaler": "training.scaler",
     "Split": "inference.evaluate",
     "TrainConfig": "training.config",
+    "calibration": "inference.evaluate_properties",
     "collate": "graph",
     "composition_matrix": "quantum.references",
     "energy_forces_stress": "nn.derivatives",
@@ -85,9 +97,13 @@ _HOME = {
     "label": "data.label",
     "labels": "data.io",
     "load_model": "training.checkpoint",
+    "load_property_model": "training.checkpoint",
     "molecular_dynamics": "inference.simulate",
+    "ordered_atoms": "data.exports",
     "paired_difference": "inference.evaluate",
     "predict": "inference.predict",
+    "property_loss": "training.losses",
+    "quantum_descriptors": "nn.trunk",
     "rattle": "data.perturb",
     "read_labelled": "data.targets",
     "read_structures": "data.io",
@@ -95,6 +111,7 @@ _HOME = {
     "relax": "inference.simulate",
     "resampled_weights": "inference.bootstrap",
     "save_model": "training.checkpoint",
+    "save_property_model": "training.checkpoint",
     "scale_volume": "data.perturb",
     "size_ratio": "data.perturb",
     "split_indices": "data.splits",
@@ -119,12 +136,15 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Property",
+    "PropertyConfig",
+    "PropertyModel",
     "PropertyTrainConfig",
     "QDGNNCalculator",
     "QDGNNConfig",
     "Scaler",
     "Split",
     "TrainConfig",
+    "calibration",
     "collate",
     "composition_matrix",
     "energy_forces_stress",
@@ -140,9 +160,13 @@ __all__ = [
     "label",
     "labels",
     "load_model",
+    "load_property_model",
     "molecular_dynamics",
+    "ordered_atoms",
     "paired_difference",
     "predict",
+    "property_loss",
+    "quantum_descriptors",
     "rattle",
     "read_labelled",
     "read_structures",
@@ -150,6 +174,7 @@ __all__ = [
     "relax",
     "resampled_weights",
     "save_model",
+    "save_property_model",
     "scale_volume",
     "size_ratio",
     "split_indices",
