@@ -117,10 +117,13 @@ def parts_of(atoms: Sequence[Atoms], n_folds: int, fold: int) -> Indices:
         else fold_of(name, val=VALIDATION, test=0.0, seed=SPLIT_SEED)
         for name in names
     ]
-    return {
+    parts = {
         part: np.flatnonzero([place == part for place in places])
         for part in ("train", "val", "test")
     }
+    if empty := [part for part, indices in parts.items() if not len(indices)]:
+        raise click.UsageError(f"--structures must fill every part, got none for {empty}")
+    return parts
 
 
 def model_results(

@@ -22,6 +22,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.data import covalent_radii
+from click import UsageError
 from click.testing import CliRunner
 from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
@@ -720,6 +721,7 @@ def test_bench_beside_deepchems_models(
     out = tmp_path / "bench"
     arguments = [str(file), "--column", "heat", "--folds", "2", "--epochs", "1", "-o", str(out)]
     arguments += ["--structures", "30", "--rate", "0.01"]
+    monkeypatch.setattr(bench_module, "VALIDATION", 0.3)
     result = CliRunner().invoke(bench_module.bench, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     runs = json.loads((out / "bench.json").read_text())["runs"]
@@ -733,7 +735,10 @@ def test_bench_beside_deepchems_models(
     assert again.output == result.output
 
 
-def test_bench_keeps_formulas_apart() -> None:
+def test_bench_keeps_formulas_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="none for"):
+        bench_module.parts_of(SALTS[:2], 3, 0)
+    monkeypatch.setattr(bench_module, "VALIDATION", 0.3)
     crystals = [*SALTS, *SALTS[:10]]
     held: list[int] = []
     for fold in range(3):
