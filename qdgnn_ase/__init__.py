@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         paired_difference,
     )
     from qdgnn_ase.inference.evaluate_properties import evaluate_properties
+    from qdgnn_ase.inference.explain import Explainer, Explanation, agreement, explain
     from qdgnn_ase.inference.predict import Prediction, Predictor, predict
     from qdgnn_ase.inference.simulate import molecular_dynamics, relax
     from qdgnn_ase.nn.compile import CompilationWarning
@@ -55,6 +56,8 @@ _HOME = {
     "CheckpointError": "training.checkpoint",
     "CompilationWarning": "nn.compile",
     "Evaluation": "inference.evaluate",
+    "Explainer": "inference.explain",
+    "Explanation": "inference.explain",
     "ExtrapolationWarning": "inference.domain",
     "FrameError": "inference.evaluate",
     "Labelled": "data.label",
@@ -70,11 +73,13 @@ _HOME = {
     "Scaler": "training.scaler",
     "Split": "inference.evaluate",
     "TrainConfig": "training.config",
+    "agreement": "inference.explain",
     "collate": "graph",
     "composition_matrix": "quantum.references",
     "energy_forces_stress": "nn.derivatives",
     "evaluate": "inference.evaluate",
     "evaluate_properties": "inference.evaluate_properties",
+    "explain": "inference.explain",
     "fit": "training.fit",
     "fit_element_energies": "quantum.references",
     "fold_of": "data.splits",
@@ -112,6 +117,8 @@ __all__ = [
     "CheckpointError",
     "CompilationWarning",
     "Evaluation",
+    "Explainer",
+    "Explanation",
     "ExtrapolationWarning",
     "FrameError",
     "Labelled",
@@ -125,11 +132,13 @@ __all__ = [
     "Scaler",
     "Split",
     "TrainConfig",
+    "agreement",
     "collate",
     "composition_matrix",
     "energy_forces_stress",
     "evaluate",
     "evaluate_properties",
+    "explain",
     "fit",
     "fit_element_energies",
     "fold_of",

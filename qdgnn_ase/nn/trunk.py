@@ -103,7 +103,14 @@ class Trunk(nn.Module):
             for k in range(config.n_layers)
         )
 
-    def forward(self, numbers: Tensor, vector: Tensor, distance: Tensor, edges: Edges) -> Tensor:
+    def forward(
+        self,
+        numbers: Tensor,
+        vector: Tensor,
+        distance: Tensor,
+        edges: Edges,
+        strength: Tensor | None = None,
+    ) -> Tensor:
         """Features (n_atoms, hidden).
 
         Args:
@@ -111,8 +118,12 @@ class Trunk(nn.Module):
             vector: (n_edges, 3), Å.
             distance: (n_edges, 1), Å, their lengths.
             edges: Edges of the batch.
+            strength: (n_edges, 1), factor of the envelope of each edge; 1 if not given. All that an
+                edge does goes through its envelope: strength 0 is a graph without that edge.
         """
         radial, fc = self.radial(distance)
+        if strength is not None:
+            radial, fc = radial * strength, fc * strength
         unit = (vector / distance).T.contiguous()[:, :, None]
         quantum = self.quantum[numbers]
         if self.tight_binding is not None:
