@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from qdgnn_ase.inference.explain.attribution import MaskConfig
 from qdgnn_ase.inference.explain.explainer import Explainer, explain
 from qdgnn_ase.inference.explain.explanation import METHODS, Explanation, PairSummary, agreement
 
-__all__ = ["METHODS", "Explainer", "Explanation", "PairSummary", "agreement", "explain"]
+__all__ = [
+    "METHODS",
+    "Explainer",
+    "Explanation",
+    "MaskConfig",
+    "PairSummary",
+    "agreement",
+    "explain",
+]

@@ -99,7 +99,7 @@ def integrated_gradients(
 class MaskConfig:
     """Optimisation of a mask over bonds."""
 
-    steps: int = 200
+    steps: int = 100
     """Steps of Adam."""
     learning_rate: float = 0.1
     """Of the logits of the strengths."""
@@ -120,14 +120,13 @@ class MaskConfig:
             raise ValueError(f"start must lie between 0 and 1, got {self.start}")
 
 
-def optimised_mask(function: BondFunction, config: MaskConfig | None = None) -> Tensor:
+def optimised_mask(function: BondFunction, config: MaskConfig) -> Tensor:
     """Strengths in (0, 1) that keep f(s) near f(1) at a low mean strength, (n_bonds,).
 
     Minimises ((f(s) - f(1)) / (f(1) - f(0)))^2 + size <s> + entropy <H(s)>, with s the sigmoid of
     free logits. Bonds of equal slope df/ds_b share one logit: of equivalent bonds all stay or all
     go. Without that rounding errors choose among them. There is no randomness.
     """
-    config = config or MaskConfig()
     absent, whole = function.ends()
     scale = (whole - absent) or 1.0
     tie = _equal_values(gradient_times_input(function))

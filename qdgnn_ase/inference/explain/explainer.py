@@ -29,6 +29,7 @@ from qdgnn_ase.graph import AtomGraph, collate, from_atoms
 from qdgnn_ase.inference.domain import ExtrapolationWarning
 from qdgnn_ase.inference.explain.attribution import (
     BondFunction,
+    MaskConfig,
     gradient_times_input,
     integrated_gradients,
     optimised_mask,
@@ -52,6 +53,7 @@ class Explainer:
         target: "energy", or a property that the model predicts.
         model: Embedded model, checkpoint, ``QDGNN`` (energy) or ``Predictor`` (properties), of
             which a copy is taken; by default "default" and "properties".
+        mask: How masks are optimised.
         max_edges: Directed edges per evaluation; bounds the memory.
 
     Raises:
@@ -64,9 +66,11 @@ class Explainer:
         target: str = "formation_energy",
         model: str | Path | QDGNN | Predictor | None = None,
         *,
+        mask: MaskConfig | None = None,
         max_edges: int = 30_000,
     ) -> None:
         self.target, self.max_edges = target, max_edges
+        self.mask = mask or MaskConfig()
         self.model: Any
         if target == ENERGY:
             self.model, self.unit = _potential(model), "eV"
@@ -176,7 +180,9 @@ class Explainer:
             return function.whole().mul(0).index_add(0, of_edge, self._attention(graph))
         if method == "gradient":
             return gradient_times_input(function)
-        return (integrated_gradients if method == "integrated" else optimised_mask)(function)
+        if method == "integrated":
+            return integrated_gradients(function)
+        return optimised_mask(function, self.mask)
 
     def _attention(self, graph: AtomGraph) -> Tensor:
         """Mean attention of each edge over layers and heads, (n_edges,)."""

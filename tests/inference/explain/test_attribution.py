@@ -56,7 +56,7 @@ def test_a_jump_is_told(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_mask_keeps_what_matters() -> None:
     function = BondFunction(lambda s: 2 * s[:, 0] + s[:, 3] + 1e-3 * s[:, 1], 5)
-    mask = optimised_mask(function)
+    mask = optimised_mask(function, MaskConfig())
     assert bool((mask[[0, 3]] > 0.8).all())
     assert bool((mask[[1, 2, 4]] < 0.2).all())
 
@@ -70,7 +70,8 @@ def test_equal_bonds_stay_equal() -> None:
 
 
 def test_mask_of_a_constant_goes() -> None:
-    assert bool((optimised_mask(BondFunction(lambda s: 3.0 + 0 * s[:, 0], 2)) < 0.1).all())
+    constant = BondFunction(lambda s: 3.0 + 0 * s[:, 0], 2)
+    assert bool((optimised_mask(constant, MaskConfig()) < 0.1).all())
 
 
 @pytest.mark.parametrize(
