@@ -36,7 +36,14 @@ if TYPE_CHECKING:
         paired_difference,
     )
     from qdgnn_ase.inference.evaluate_properties import evaluate_properties
-    from qdgnn_ase.inference.explain import Explainer, Explanation, agreement, explain
+    from qdgnn_ase.inference.explain import (
+        Explainer,
+        Explanation,
+        MaskConfig,
+        agreement,
+        explain,
+    )
+    from qdgnn_ase.inference.explain.report import plot_bonds, write_chemiscope
     from qdgnn_ase.inference.predict import Prediction, Predictor, predict
     from qdgnn_ase.inference.simulate import molecular_dynamics, relax
     from qdgnn_ase.nn.compile import CompilationWarning
@@ -62,6 +69,7 @@ _HOME = {
     "FrameError": "inference.evaluate",
     "Labelled": "data.label",
     "LabelledStructure": "data.targets",
+    "MaskConfig": "inference.explain",
     "PROPERTIES": "properties",
     "Prediction": "inference.predict",
     "Predictor": "inference.predict",
@@ -92,6 +100,7 @@ _HOME = {
     "load_model": "training.checkpoint",
     "molecular_dynamics": "inference.simulate",
     "paired_difference": "inference.evaluate",
+    "plot_bonds": "inference.explain.report",
     "predict": "inference.predict",
     "rattle": "data.perturb",
     "read_labelled": "data.targets",
@@ -108,6 +117,7 @@ _HOME = {
     "swap": "data.perturb",
     "tune_process": "nn.speed",
     "vacancy": "data.perturb",
+    "write_chemiscope": "inference.explain.report",
 }
 
 __all__ = [
@@ -123,6 +133,7 @@ __all__ = [
     "FrameError",
     "Labelled",
     "LabelledStructure",
+    "MaskConfig",
     "Prediction",
     "Predictor",
     "Property",
@@ -151,6 +162,7 @@ __all__ = [
     "load_model",
     "molecular_dynamics",
     "paired_difference",
+    "plot_bonds",
     "predict",
     "rattle",
     "read_labelled",
@@ -167,6 +179,7 @@ __all__ = [
     "swap",
     "tune_process",
     "vacancy",
+    "write_chemiscope",
 ]
 
 

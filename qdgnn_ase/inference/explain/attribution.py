@@ -99,7 +99,7 @@ def integrated_gradients(
 class MaskConfig:
     """Optimisation of a mask over bonds."""
 
-    steps: int = 100
+    steps: int = 50
     """Steps of Adam."""
     learning_rate: float = 0.1
     """Of the logits of the strengths."""

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qdgnn_ase import QDGNN, Explainer, QDGNNConfig
-from qdgnn_ase.inference.explain import MaskConfig
+from qdgnn_ase import QDGNN, Explainer, MaskConfig, QDGNNConfig
 from qdgnn_ase.nn.property_model import PropertyConfig, PropertyModel
 from qdgnn_ase.training.checkpoint import save_property_model
 from qdgnn_ase.training.scaler import Scaler
