@@ -37,6 +37,7 @@ from qdgnn_ase import (
     read_structures,
     reduced_formula,
 )
+from qdgnn_bench.explanations_report import tables
 
 Array = NDArray[np.float64]
 METHODS: tuple[Literal["integrated", "gradient", "mask", "attention"], ...] = (
@@ -234,56 +235,3 @@ def _write(path: Path | None, text: Callable[[], str]) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text())
-
-
-def tables(document: dict[str, Any]) -> str:
-    """Markdown of a result."""
-    unit = document["unit"]
-    heads = " | ".join(f"{100 * share:.0f} %" for share in SHARES)
-    ruler = "|---" * (2 + len(SHARES)) + "|"
-    lines = [
-        f"Explanations of {document['target']} by the model `{document['model']}`: "
-        f"{document['structures']} structures, one per formula, of the {document['fold']} fold of "
-        f"{document['file']}, up to {document['max_atoms']} atoms; {document['date']}, "
-        f"{document['machine']}, torch {document['torch']}. Means over structures with 95 % "
-        "bootstrap intervals.",
-        "",
-        f"Change of the prediction ({unit}) when a part of the bonds is removed (larger: they "
-        "mattered), and when all others are (smaller: they suffice):",
-        "",
-        f"| bonds chosen by | | {heads} |",
-        ruler,
-    ]
-    for name in document["removed"]:
-        for kind in ("removed", "kept"):
-            cells = " | ".join(_cell(row) for row in document[kind][name])
-            lines.append(f"| {name} | {kind} | {cells} |")
-    lines += ["", *_verdicts(document), "", "| methods | rank correlation |", "|---|---|"]
-    for row in document["agreement"]:
-        lines.append(f"| {' and '.join(row['methods'])} | {_cell(row)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _verdicts(document: dict[str, Any]) -> list[str]:
-    """Who wins each comparison of removed bonds, by the interval of the paired difference."""
-    lines = [
-        f"Paired difference of the change ({document['unit']}), and the share of structures where "
-        "the method's is larger:",
-        "",
-        "| method | against | bonds | difference | larger in | winner |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in document["comparisons"]:
-        value = _cell({"mean": row["difference"], "interval": row["interval"]})
-        lines.append(
-            f"| {row['method']} | {row['rival']} | {100 * row['share']:.0f} % | {value} | "
-            f"{100 * row['larger_in']:.0f} % | {row['winner']} |"
-        )
-    return lines
-
-
-def _cell(row: dict[str, Any]) -> str:
-    if row["mean"] is None:
-        return "-"
-    low, high = row["interval"]
-    return f"{row['mean']:.3f} ({low:.3f} to {high:.3f})"

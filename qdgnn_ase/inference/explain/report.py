@@ -190,10 +190,12 @@ def _bond_shapes(explanations: Sequence[Explanation]) -> dict[str, Any]:
 
 
 def _cylinders(explanation: Explanation) -> dict[str, Any]:
+    if not len(explanation.bonds):  # chemiscope wants at least one: of no radius
+        return {"vectors": [[0.0, 0.0, 1.0]], "radii": 0.0}
     strongest = explanation.ranking()[:_DRAWN]
     scores = explanation.bond_scores[strongest]
     bonds = explanation.bonds
-    size = np.abs(scores) / (np.abs(scores).max(initial=0.0) or 1.0)
+    size = np.abs(scores) / (np.abs(scores).max() or 1.0)
     return {
         "bases": explanation.atoms.positions[bonds.atoms[strongest, 0]].tolist(),
         "vectors": bonds.vectors[strongest].tolist(),
