@@ -16,7 +16,8 @@ def tables(document: dict[str, Any]) -> str:
         f"{document['structures']} structures, one per formula, of the {document['fold']} fold of "
         f"{document['file']}, up to {document['max_atoms']} atoms; {document['date']}, "
         f"{document['machine']}, torch {document['torch']}. Means over structures with 95 % "
-        "bootstrap intervals.",
+        "bootstrap intervals, not corrected for the number of comparisons; random: mean of several "
+        "choices; untrained: the bonds that the method names in a model with random weights.",
         "",
         f"Change of the prediction ({unit}) when a part of the bonds is removed (larger: they "
         "mattered), and when all others are (smaller: they suffice):",
