@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
 import ase.io
 import click
 from ase import Atoms
+from matplotlib.backend_bases import FigureCanvasBase
 from rich.table import Table
 
 from qdgnn_ase.cli.common import check_output, console, progress_bar
@@ -60,8 +62,7 @@ def explain(
     A bond is a pair of atoms within the model's cutoff. Integrated gradients add up to the
     prediction less the prediction without bonds.
     """
-    if output is not None:
-        check_output(output)
+    _check_outputs(output, plot, html)
     structures = read_structures(file, index)
     if csv_output is not None and len(structures) > 1:
         raise click.UsageError(f"--csv takes one structure, got {len(structures)}; use --index")
@@ -78,6 +79,17 @@ def explain(
         write_chemiscope(rows, html)
     for path in filter(None, (output, csv_output, plot, html)):
         console.print(f"wrote {path}")
+
+
+def _check_outputs(output: Path | None, plot: Path | None, html: Path | None) -> None:
+    """Refuse what could not be written, before it is computed."""
+    if output is not None:
+        check_output(output)
+    known = FigureCanvasBase.filetypes
+    if plot is not None and plot.suffix.removeprefix(".") not in known:
+        raise click.UsageError(f"{plot} must have one of the suffixes {sorted(known)}")
+    if html is not None and find_spec("chemiscope") is None:
+        raise click.UsageError("--html needs chemiscope: pip install 'qdgnn-ase[report]'")
 
 
 def _explanations(
@@ -112,11 +124,14 @@ def _show(rows: list[list[Explanation]]) -> None:
 
 def _show_structure(row: list[Explanation]) -> None:
     first = row[0]
+    mark = "" if first.in_domain else " (unlike the training data)"
     console.print(
-        f"{first.atoms.symbols}: {first.target} = {first.value:.4g} {first.unit}, without bonds "
-        f"{first.baseline:.4g}, by bonds {first.value - first.baseline:.4g}; "
+        f"{first.atoms.symbols}{mark}: {first.target} = {first.value:.4g} {first.unit}, "
+        f"without bonds {first.baseline:.4g}, by bonds {first.value - first.baseline:.4g}; "
         f"sum of the {len(first.bonds)} {first.method} scores {first.bond_scores.sum():.4g}"
     )
+    if not len(first.bonds):
+        return
     table = Table("pair", "bonds", "shortest\nÅ", f"sum\n{first.score_unit}", "share of |scores|")
     for pair in first.pair_summaries():
         cells = (f"{pair.n_bonds}", f"{pair.shortest:.3f}", f"{pair.total:.4g}")

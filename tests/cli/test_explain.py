@@ -7,6 +7,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from click.testing import CliRunner
 
@@ -50,22 +51,32 @@ def test_all_files(folder: Path) -> None:
 
 def test_last_structure_and_csv(folder: Path) -> None:
     output = run(folder / "two.extxyz", "--target", "energy", "--csv", folder / "bonds.csv")
-    assert output.startswith("explaining")
+    assert "unlike the training data" not in output
     assert "NaCl: energy = " in output
     assert "Cl-Na" in output
     assert (folder / "bonds.csv").read_text().startswith("i,j,pair,dx,dy,dz,length,integrated\n")
 
 
-def test_refusals(folder: Path) -> None:
+def test_refusals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     structure = folder / "two.extxyz"
     assert "--csv takes one structure" in run(
         structure, "--index", ":", "--csv", folder / "b.csv", code=2
     )
     assert "suffix that ASE writes" in run(structure, "-o", folder / "out.nonsense", code=2)
+    assert "must have one of the suffixes" in run(structure, "--plot", "a.nonsense", code=2)
+    with monkeypatch.context() as context:
+        context.setattr("qdgnn_ase.cli.explain.find_spec", lambda name: None)
+        output = run(structure, "--html", folder / "page.html", code=2)
+        assert "pip install 'qdgnn-ase[report]'" in output
     result = CliRunner().invoke(command, [str(structure), "--target", "colour"])
     assert isinstance(result.exception, ValueError)
     assert "got 'colour'" in str(result.exception)
     assert sorted(path.name for path in folder.iterdir()) == ["two.extxyz"]
+
+
+def test_strange_structures_are_marked(folder: Path) -> None:
+    ase.io.write(folder / "lone.extxyz", Atoms("Xe", cell=[12] * 3, pbc=True))
+    assert "Xe (unlike the training data): formation_energy" in run(folder / "lone.extxyz")
 
 
 def test_a_bad_structure_is_named(folder: Path) -> None:

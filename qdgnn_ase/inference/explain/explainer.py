@@ -102,6 +102,7 @@ class Explainer:
             baseline=absent,
             bonds=bonds,
             bond_scores=scores.numpy(),
+            in_domain=self._in_domain(graph),
         )
 
     def values(self, atoms: Atoms, strengths: Array) -> Array:
@@ -152,6 +153,13 @@ class Explainer:
                 stacklevel=4,
             )
         return graph
+
+    def _in_domain(self, graph: AtomGraph) -> bool:
+        seen = bool((self.model.counts[graph.numbers] > 0).all())
+        if self.target == ENERGY or not seen:
+            return seen
+        with torch.no_grad():
+            return bool(self.model.in_domain(self.model(graph)["embedding"]).all())
 
     def _function(self, graph: AtomGraph, bonds: Bonds) -> BondFunction:
         of_edge = torch.as_tensor(bonds.of_edge)

@@ -52,6 +52,8 @@ class Explanation:
     bonds: Bonds
     bond_scores: Array
     """(n_bonds,); in ``unit`` for attributions, else dimensionless."""
+    in_domain: bool
+    """As `Prediction.in_domain`; for the potential whether its training held the elements."""
 
     @property
     def score_unit(self) -> str:

@@ -94,7 +94,9 @@ def plot_bonds(explanations: Sequence[Explanation], path: Path) -> None:
     panels[-1].set(xlabel="bond length (Å)")
     if pairs:
         panels[0].legend(fontsize="small", ncols=1 + len(pairs) // 8)
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format=path.suffix.removeprefix("."))
+    write_atomic(path, picture.getvalue())
 
 
 def _points(explanations: Sequence[Explanation], pair: str) -> tuple[Any, Any]:

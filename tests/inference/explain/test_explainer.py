@@ -21,6 +21,7 @@ from qdgnn_ase import (
     QDGNNCalculator,
     agreement,
     explain,
+    predict,
 )
 from qdgnn_ase.inference.explain import METHODS
 
@@ -229,7 +230,15 @@ def test_unseen_elements_warn(potential: QDGNN) -> None:
     potential.counts[22] = 0
     explainer = Explainer("energy", potential)
     with pytest.warns(ExtrapolationWarning, match="not in the training data: Ti"):
-        explainer(perovskite())
+        assert not explainer(perovskite()).in_domain
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        explainer(bulk("Cu"))
+        assert explainer(bulk("Cu")).in_domain
+
+
+def test_domain_is_that_of_predict() -> None:
+    lone = Atoms("Xe", cell=[12] * 3, pbc=True)
+    for atoms in (perovskite(), lone):
+        wanted = predict(atoms)["band_gap"].in_domain
+        assert explain(atoms, "band_gap", "gradient").in_domain == wanted
+    assert not wanted
