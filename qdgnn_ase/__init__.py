@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from qdgnn_ase.nn.speed import tune_process
     from qdgnn_ase.nn.trunk import QDGNNConfig
     from qdgnn_ase.properties import PROPERTIES, Property
+    from qdgnn_ase.quantum.atomic import atomic_features
+    from qdgnn_ase.quantum.bands import ElectronicStructure
     from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
+    from qdgnn_ase.quantum.solve import tight_binding
     from qdgnn_ase.training.checkpoint import CheckpointError, load_model, save_model
     from qdgnn_ase.training.config import PropertyTrainConfig, TrainConfig
     from qdgnn_ase.training.fit import fit
@@ -54,6 +57,7 @@ _HOME = {
     "AtomGraph": "graph",
     "CheckpointError": "training.checkpoint",
     "CompilationWarning": "nn.compile",
+    "ElectronicStructure": "quantum.bands",
     "Evaluation": "inference.evaluate",
     "ExtrapolationWarning": "inference.domain",
     "FrameError": "inference.evaluate",
@@ -70,6 +74,7 @@ _HOME = {
     "Scaler": "training.scaler",
     "Split": "inference.evaluate",
     "TrainConfig": "training.config",
+    "atomic_features": "quantum.atomic",
     "collate": "graph",
     "composition_matrix": "quantum.references",
     "energy_forces_stress": "nn.derivatives",
@@ -101,6 +106,7 @@ _HOME = {
     "strain": "data.perturb",
     "substitute": "data.perturb",
     "swap": "data.perturb",
+    "tight_binding": "quantum.solve",
     "tune_process": "nn.speed",
     "vacancy": "data.perturb",
 }
@@ -111,6 +117,7 @@ __all__ = [
     "AtomGraph",
     "CheckpointError",
     "CompilationWarning",
+    "ElectronicStructure",
     "Evaluation",
     "ExtrapolationWarning",
     "FrameError",
@@ -125,6 +132,7 @@ __all__ = [
     "Scaler",
     "Split",
     "TrainConfig",
+    "atomic_features",
     "collate",
     "composition_matrix",
     "energy_forces_stress",
@@ -156,6 +164,7 @@ __all__ = [
     "strain",
     "substitute",
     "swap",
+    "tight_binding",
     "tune_process",
     "vacancy",
 ]

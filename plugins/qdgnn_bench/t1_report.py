@@ -1,0 +1,78 @@
+"""Markdown of `qdgnn bench-t1`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qdgnn_bench.t1_experiment import ARMS
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Verdict, errors, controls, subsets and cost."""
+    gain, needed = result["reduction"]["T0 + T1"], result["needed"]
+    verdict = "is built in" if result["built_in"] else "stays outside the model"
+    validation = result["cross_validation"]
+    return "\n".join(
+        [
+            "# Full tight binding (T1) and the errors of the property model",
+            "",
+            f"Made on {result['date']} ({result['machine']}) by `qdgnn bench-t1`; model of "
+            f"{result['versions']}.",
+            "",
+            f"{result['structures']} structures of {result['file']} ({result['formulas']} "
+            f"formulas, up to {result['max_atoms']} atoms) of the model's validation and test "
+            f"folds; mean absolute error of its band gap {result['model_mae']:.3f} eV. Gradient "
+            f"boosting learns the signed error, {validation['folds']} folds grouped by formula, "
+            f"mean of {validation['seeds']} seeds. T0: composition and the model's own output.",
+            "",
+            f"**Beyond T0, T1 takes away {_share(gain)} of the error; {100 * needed:.0f} % were "
+            f"asked for. The full form {verdict}.**",
+            "",
+            "| features | MAE, eV | share of the model's error taken away beyond T0 |",
+            "|---|---|---|",
+            f"| none (the model) | {result['model_mae']:.3f} | |",
+            *_rows(result["mae"], result["reduction"]),
+            "",
+            "Positive control: the gap itself from composition, without the model.",
+            "",
+            "| features | MAE, eV | share of the error with T0 taken away |",
+            "|---|---|---|",
+            *_rows(result["control"]["mae"], result["control"]["reduction"]),
+            "",
+            "| subset | structures | model | " + " | ".join(ARMS) + " |",
+            "|---|---|---|" + "---|" * len(ARMS),
+            *_subset_rows(result["subsets"]),
+            "",
+            _cost(result["cost"]),
+            "",
+        ]
+    )
+
+
+def _rows(mae: dict[str, float], reduction: dict[str, Any]) -> list[str]:
+    return [
+        f"| {arm} | {mae[arm]:.3f} | {_share(reduction[arm]) if arm in reduction else ''} |"
+        for arm in ARMS
+    ]
+
+
+def _share(row: dict[str, Any]) -> str:
+    low, high = row["interval"]
+    return f"{100 * row['share']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _subset_rows(subsets: dict[str, Any]) -> list[str]:
+    return [
+        f"| {name} | {row['structures']} | "
+        + " | ".join(f"{row[arm]:.3f}" if arm in row else "" for arm in ("model", *ARMS))
+        + " |"
+        for name, row in subsets.items()
+    ]
+
+
+def _cost(cost: dict[str, Any]) -> str:
+    sizes = ", ".join(f"{name} {ms:.0f}" for name, ms in cost["t1_ms_by_size"].items())
+    return (
+        f"CPU ms per structure: prediction in batches of 64 {cost['predict_ms']:.1f}, tight "
+        f"binding {cost['t1_ms']:.0f} ({sizes})."
+    )
