@@ -28,7 +28,7 @@ def electronic_features(atoms: Atoms) -> dict[str, float]:
         "soft_gap": float(result.soft_gap),
         "band_gap": float(result.band_gap),
         "fermi_level": float(result.fermi_level),
-        "promotion_energy": float(result.promotion_energy) / n_atoms,
+        "band_energy_shift": float(result.band_energy_shift) / n_atoms,
         "bond_energy": float(result.bond_energies.sum()) / n_atoms,
         "largest_bond_order": max(result.bond_orders.tolist(), default=0.0),
     }

@@ -69,7 +69,7 @@ class ElectronicStructure:
     """(n_atoms, 6), real-space moments, columns as in `qdgnn_ase.quantum.tight_binding.MOMENTS`."""
     band_energy: Tensor
     """(n_graphs,), eV; sum of occupied levels = sum of site and bond energies."""
-    promotion_energy: Tensor
+    band_energy_shift: Tensor
     """(n_graphs,), eV; band energy less that of the free atoms, negative where it binds."""
     electrons: Tensor
     """(n_graphs,), valence electrons."""
@@ -189,17 +189,13 @@ class TightBindingBands(nn.Module):
         atoms = graph.batch == index
         edges = atoms[graph.edge_index[1]]
         edge_index = graph.edge_index[:, edges] - torch.nonzero(atoms)[0]
-        numbers, blocks, levels = graph.numbers[atoms], blocks[edges], levels[atoms]
+        numbers, blocks, levels = graph.numbers[atoms], blocks[edges], levels[atoms].double()
         layout = Layout.of(self.orbitals[numbers], edge_index, graph.edge_shift[edges], mesh)
         hamiltonian = layout.hamiltonian(blocks, levels[:, SHELL_OF_ORBITAL])
-        valence = self.valence[numbers]
-        electrons, room = valence.sum(), 2.0 * layout.n_orbitals
-        extra = GAP_ELECTRONS * len(numbers)
-        targets = electrons + torch.tensor([0.0, extra, -extra]).to(electrons)
-        # as many levels as atoms, so that a supercell gives the same
-        vacuum = float(len(numbers)) if electrons + extra >= room else 0.0
+        valence = self.valence[numbers].double()
+        electrons, vacuum = _electrons(valence, layout.n_orbitals)
         density, mu, bands = density_matrix(
-            hamiltonian, layout.weights, targets, self.temperature, vacuum
+            hamiltonian, layout.weights, electrons, self.temperature, vacuum
         )
         bonds, diagonal = layout.density(density)
         populations = diagonal @ _SHELL_SUMS.to(diagonal)
@@ -213,12 +209,12 @@ class TightBindingBands(nn.Module):
             "bond_energies": bond_energies,
             "bond_orders": bonds.square().sum((1, 2)),
             "band_energy": band_energy[None],
-            "promotion_energy": (band_energy - free.sum())[None],
-            "electrons": electrons[None],
+            "band_energy_shift": (band_energy - free.sum())[None],
+            "electrons": electrons[:1],
             "fermi_level": mu[:1],
             "fermi_offset": mu[0] - free / valence.sum(1),
             "soft_gap": mu[1:2] - mu[2:],
-            "band_gap": _band_gap(bands, float(electrons))[None],
+            "band_gap": _band_gap(bands, float(electrons[0]))[None],
         }
 
 
@@ -235,6 +231,16 @@ def valence_electrons() -> Array:
     electrons[:, 2] += np.where(lanthanide, 0.0, table["n_f"])
     electrons[lanthanide, 2] = 1.0
     return np.vstack([np.full((1, 3), np.nan), electrons])
+
+
+def _electrons(valence: Tensor, n_orbitals: int) -> tuple[Tensor, float]:
+    """Neutral, with electrons added and taken away, (3,); and vacuum levels to take them in.
+
+    Vacuum levels are there if the orbitals have no room, one an atom: a supercell gives the same.
+    """
+    total, extra = valence.sum(), GAP_ELECTRONS * len(valence)
+    electrons = total + total.new_tensor([0.0, extra, -extra])
+    return electrons, float(len(valence)) if total + extra >= 2 * n_orbitals else 0.0
 
 
 def _kind(name: str) -> str:

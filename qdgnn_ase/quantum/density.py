@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
-_DEGENERATE = 1e-5
-"""eV. Levels closer than this take the derivative of f in place of the divided difference, which is
-then wrong by less than 1e-9 of it, while rounding of the difference would be of that size."""
+_DEGENERATE = 1e-4
+"""Temperatures. Levels closer than this take the derivative of f in place of the divided
+difference: then it is wrong by 1e-9 of itself, as much as rounding would leave of the difference.
+"""
 _HALVINGS = 64
 _MARGIN = 50.0
 """Chemical potentials lie within the levels and this many temperatures beyond."""
@@ -128,7 +129,7 @@ def divided_difference(levels: Tensor, mu: Tensor, temperature: float) -> Tensor
     x = (mu - levels) / temperature
     filled, slope = torch.sigmoid(x), -torch.sigmoid(x) * torch.sigmoid(-x) / temperature
     step = levels[:, :, None] - levels[:, None, :]
-    meet = step.abs() < _DEGENERATE
+    meet = step.abs() < _DEGENERATE * temperature
     mean_slope = (slope[:, :, None] + slope[:, None, :]) / 2
     ratio = (filled[:, :, None] - filled[:, None, :]) / step.masked_fill(meet, 1.0)
     return torch.where(meet, mean_slope, ratio)

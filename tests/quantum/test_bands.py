@@ -26,7 +26,7 @@ from qdgnn_ase.quantum.slater_koster import SHELL_OF_ORBITAL
 from qdgnn_ase.quantum.tight_binding import HOPPINGS, shell_levels
 
 ATOM_FIELDS = ("charges", "populations", "site_energies", "moments", "fermi_offset")
-PER_ATOM = ("band_energy", "promotion_energy", "electrons")
+PER_ATOM = ("band_energy", "band_energy_shift", "electrons")
 LEVELS = ("fermi_level", "soft_gap", "band_gap")
 
 
@@ -90,7 +90,7 @@ def test_half_filled_chain() -> None:
     result = solve(chain(), mesh=(1, 1, 800), temperature=0.02)
     first = result.graph.edge_vectors().norm(dim=1) < 0.7
     np.testing.assert_allclose(result.bond_orders[first], (2 / np.pi) ** 2, atol=1e-5)
-    assert result.promotion_energy.item() == pytest.approx(4 * v / np.pi, rel=1e-5)
+    assert result.band_energy_shift.item() == pytest.approx(4 * v / np.pi, rel=1e-5)
     assert result.fermi_level.item() == pytest.approx(eps, abs=1e-9)
     assert result.band_gap.item() == 0.0
 
@@ -412,9 +412,9 @@ def test_every_element_alone_and_in_a_crystal() -> None:
     for z in range(1, 95):
         free = solve(Atoms([z]))
         close(free.charges, torch.zeros(1).double())
-        close(free.promotion_energy, free.site_energies.sum()[None] - _free_energy(z))
+        close(free.band_energy_shift, free.site_energies.sum()[None] - _free_energy(z))
         crystal = solve(Atoms([z], cell=[2.9, 2.9, 2.9], pbc=True), mesh=(2, 2, 2))
-        for name in (*LEVELS, "promotion_energy"):
+        for name in (*LEVELS, "band_energy_shift"):
             assert bool(torch.isfinite(getattr(crystal, name)).all()), (z, name)
 
 
@@ -472,6 +472,15 @@ def test_a_shorter_cutoff() -> None:
         atoms = Atoms("Cs2", [[0, 0, 0], [0, 0, distance]])
         energies.append(model(from_atoms(atoms, 4.0, torch.float64)).band_energy)
     close(energies[0], energies[1])
+
+
+def test_a_model_in_single_precision_solves_in_double() -> None:
+    graph = graph_of(bulk("MgO", "rocksalt", a=4.2))
+    result = TightBindingBands().float()(graph.to(dtype=torch.float32))
+    assert result.soft_gap.dtype == torch.float64
+    want = TightBindingBands()(graph)
+    for name in ("soft_gap", "charges", "bond_orders"):
+        close(getattr(result, name), getattr(want, name), 1e-4)
 
 
 def test_meshes_by_default_are_those_of_the_cell() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,15 +96,22 @@ def test_no_nan_in_many_real_crystals() -> None:
     with gzip.open(MP36K, "rt") as lines:
         rows = [json.loads(line) for k, line in enumerate(lines) if k % 100 == 0]
     elements = set()
+    model = TightBindingBands()
     for row in rows:
         if len(row["species"]) > 60:
             continue
         structure = Structure(row["lattice"], row["species"], row["frac_coords"])
         atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
-        result = tight_binding(atoms)
         elements.update(atoms.numbers.tolist())
+        graph = from_atoms(atoms, CUTOFF, torch.float64)
+        graph = replace(graph, positions=graph.positions.requires_grad_(len(atoms) <= 10))
+        result = model(graph)
         assert result.populations.sum().item() == pytest.approx(result.electrons.item(), abs=1e-6)
         for value in (result.soft_gap, result.band_gap, result.bond_orders, result.fermi_offset):
             assert bool(torch.isfinite(value).all()), row["material_id"]
         assert result.soft_gap.item() > 0.0
+        if graph.positions.requires_grad:
+            total = result.soft_gap.sum() + result.charges.square().sum()
+            (gradient,) = torch.autograd.grad(total, graph.positions)
+            assert bool(torch.isfinite(gradient).all()), row["material_id"]
     assert len(elements) > 70
