@@ -25,7 +25,7 @@ from ase import Atoms
 from qdgnn_ase import (
     Predictor,
     Split,
-    read_structures,
+    read_labelled,
     reduced_formula,
 )
 from qdgnn_bench.readme import versions
@@ -34,6 +34,9 @@ from qdgnn_bench.t1_features import composition_features, electronic_features
 from qdgnn_bench.t1_report import markdown
 
 _BATCH = 64
+
+HeldOut = tuple[Atoms, float, str]
+"""Structure, gap in eV, fold."""
 
 
 @click.command()
@@ -61,9 +64,9 @@ def t1(
     torch.set_num_threads(1)
     _check_scikit_learn()
     predictor = Predictor(model)
-    structures, folds = held_out(predictor, file, column, max_atoms, max_structures)
-    click.echo(f"{len(structures)} structures")
-    table = tabulate(predictor, structures, folds, column)
+    rows = held_out(predictor, file, column, max_atoms, max_structures)
+    click.echo(f"{len(rows)} structures")
+    table = tabulate(predictor, rows)
     result = {
         "date": date.today().isoformat(),
         "machine": platform.processor() or platform.machine(),
@@ -89,37 +92,37 @@ def _check_scikit_learn() -> None:
 
 def held_out(
     predictor: Predictor, file: str, column: str, max_atoms: int, max_structures: int
-) -> tuple[list[Atoms], list[str]]:
-    """Structures with a label that the model was not trained on, and their folds.
+) -> list[HeldOut]:
+    """Structures with a label that the model was not trained on, in random order.
 
     Raises:
-        click.UsageError: If there are too few to learn from.
+        click.UsageError: If the column is missing or there are too few to learn from.
     """
     config = predictor.document["training"]["train_config"]
     splits = [Split.of_training(config, fold) for fold in ("val", "test")]
-    structures, folds = [], []
-    for atoms in read_structures(file):
-        label = atoms.info.get(column)
-        if label is None or not np.isfinite(label) or len(atoms) > max_atoms:
-            continue
-        formula = reduced_formula(atoms)
-        for split in splits:
-            if split.holds(formula):
-                structures.append(atoms)
-                folds.append(split.fold)
-    if len(structures) < 10 * FOLDS:
+    try:
+        rows = read_labelled(file, {"band_gap": column})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    found = [
+        (row.atoms, row.labels["band_gap"], split.fold)
+        for row in rows
+        if len(row.atoms) <= max_atoms and np.isfinite(row.labels["band_gap"])
+        for split in splits
+        if split.holds(reduced_formula(row.atoms))
+    ]
+    if len(found) < 10 * FOLDS:
         raise click.UsageError(
             f"{file} must hold at least {10 * FOLDS} structures of up to {max_atoms} atoms with "
-            f"{column!r} in the model's validation and test folds, got {len(structures)}"
+            f"{column!r} in the model's validation and test folds, got {len(found)}"
         )
-    chosen = np.random.default_rng(0).permutation(len(structures))[:max_structures]
-    return [structures[k] for k in chosen], [folds[k] for k in chosen]
+    chosen = np.random.default_rng(0).permutation(len(found))[:max_structures]
+    return [found[k] for k in chosen]
 
 
-def tabulate(
-    predictor: Predictor, structures: Sequence[Atoms], folds: Sequence[str], column: str
-) -> Table:
+def tabulate(predictor: Predictor, rows: Sequence[HeldOut]) -> Table:
     """Labels, predictions and features."""
+    structures = [atoms for atoms, _, _ in rows]
     started, predictions = process_time(), []
     for start in range(0, len(structures), _BATCH):
         predictions += predictor(structures[start : start + _BATCH])
@@ -134,9 +137,9 @@ def tabulate(
     predicted = np.array([gap.value for gap in gaps])
     return Table(
         formulas=[reduced_formula(atoms) for atoms in structures],
-        gap=np.array([float(atoms.info[column]) for atoms in structures]),
+        gap=np.array([gap for _, gap, _ in rows]),
         predicted=predicted,
-        fold=np.array(folds),
+        fold=np.array([fold for _, _, fold in rows]),
         output=np.stack([predicted, [gap.std for gap in gaps], metal], axis=1),
         t0=np.array([composition_features(atoms) for atoms in structures]),
         t1=np.array([list(row.values()) for row in features]),

@@ -145,10 +145,11 @@ def test_only_held_out_structures(crystals: Path) -> None:
     predictor = Predictor()
     config = predictor.document["training"]["train_config"]
     train = Split.of_training(config, "train")
-    structures, folds = held_out(predictor, str(crystals), "gap", 20, 105)
-    assert len(structures) == 105
-    assert set(folds) == {"val", "test"}
-    assert not any(train.holds(reduced_formula(atoms)) for atoms in structures)
+    rows = held_out(predictor, str(crystals), "gap", 20, 105)
+    assert len(rows) == 105
+    assert {fold for _, _, fold in rows} == {"val", "test"}
+    assert not any(train.holds(reduced_formula(atoms)) for atoms, _, _ in rows)
+    assert all(np.isfinite(gap) for _, gap, _ in rows)
     assert any(train.holds(reduced_formula(atoms)) for atoms in read_structures(crystals))
 
 
@@ -176,7 +177,11 @@ def test_wrong_column_and_no_data(crystals: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(t1, arguments)
     assert result.exit_code == 2
     assert "'nonsense'" in result.output
-    assert "got 0" in result.output
+    few = CliRunner().invoke(
+        t1, [str(crystals), "--column", "gap", "--max-atoms", "1", "-o", str(tmp_path / "out.json")]
+    )
+    assert few.exit_code == 2
+    assert "got 0" in few.output
 
 
 def test_without_scikit_learn(
