@@ -45,7 +45,7 @@ HeldOut = tuple[Atoms, float, str]
 @click.option("--model", default="properties", show_default=True, help="Property model.")
 @click.option("--max-atoms", default=20, show_default=True, help="Leave larger ones out.")
 @click.option("--max-structures", default=3_000, show_default=True, help="Draw no more.")
-@click.option("--seeds", default=3, show_default=True, help="Cross-validations that are averaged.")
+@click.option("--seeds", default=1, show_default=True, help="Cross-validations that are averaged.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="JSON file.")
 def t1(
     file: str,
@@ -70,6 +70,7 @@ def t1(
     result = {
         "date": date.today().isoformat(),
         "machine": platform.processor() or platform.machine(),
+        "model_quantum": predictor.document["properties"]["trunk"]["quantum"],
         "versions": versions(predictor.document),
         "file": Path(file).name,
         "column": column,

@@ -9,9 +9,11 @@ from qdgnn_bench.t1_experiment import ARMS
 
 def markdown(result: dict[str, Any]) -> str:
     """Verdict, errors, controls, subsets and cost."""
-    gain, needed = result["reduction"]["T0 + T1"], result["needed"]
+    needed, corrected = result["needed"], result["corrected"]
+    gain = max((row["reduction"]["T0 + T1"] for row in corrected.values()), key=_size)
     verdict = "is built in" if result["built_in"] else "stays outside the model"
     validation = result["cross_validation"]
+    seeds = f"mean of {validation['seeds']} seeds" if validation["seeds"] > 1 else "one seed"
     return "\n".join(
         [
             "# Full tight binding (T1) and the errors of the property model",
@@ -23,25 +25,30 @@ def markdown(result: dict[str, Any]) -> str:
             f"formulas, up to {result['max_atoms']} atoms) of the model's validation and test "
             f"folds; mean absolute error of its band gap {result['model_mae']:.3f} eV. Gradient "
             f"boosting learns the signed error, {validation['folds']} folds grouped by formula, "
-            f"mean of {validation['seeds']} seeds. T0: composition and the model's own output.",
+            f"{seeds}. T0: composition and the model's own output. The model's own quantum "
+            f"descriptors are `{result['model_quantum']}`.",
             "",
             f"**Beyond T0, T1 takes away {_share(gain)} of the error; {100 * needed:.0f} % were "
             f"asked for. The full form {verdict}.**",
             "",
-            "| features | MAE, eV | share of the model's error taken away beyond T0 |",
-            "|---|---|---|",
-            f"| none (the model) | {result['model_mae']:.3f} | |",
-            *_rows(result["mae"], result["reduction"]),
+            "| loss | features | MAE, eV | share of the model's error taken away beyond T0 |",
+            "|---|---|---|---|",
+            f"| | none (the model) | {result['model_mae']:.3f} | |",
+            *[line for loss, row in corrected.items() for line in _rows(row, f"| {loss} ")],
             "",
             "Positive control: the gap itself from composition, without the model.",
             "",
             "| features | MAE, eV | share of the error with T0 taken away |",
             "|---|---|---|",
-            *_rows(result["control"]["mae"], result["control"]["reduction"]),
+            *_rows(result["control"]),
             "",
-            "| subset | structures | model | " + " | ".join(ARMS) + " |",
-            "|---|---|---|" + "---|" * len(ARMS),
-            *_subset_rows(result["subsets"]),
+            "| loss | subset | structures | model | " + " | ".join(ARMS) + " |",
+            "|---|---|---|---|" + "---|" * len(ARMS),
+            *[
+                line
+                for loss, subsets in result["subsets"].items()
+                for line in _subset_rows(loss, subsets)
+            ],
             "",
             _cost(result["cost"]),
             "",
@@ -49,9 +56,15 @@ def markdown(result: dict[str, Any]) -> str:
     )
 
 
-def _rows(mae: dict[str, float], reduction: dict[str, Any]) -> list[str]:
+def _size(row: dict[str, Any]) -> float:
+    share: float = row["share"]
+    return share
+
+
+def _rows(result: dict[str, Any], start: str = "") -> list[str]:
+    mae, reduction = result["mae"], result["reduction"]
     return [
-        f"| {arm} | {mae[arm]:.3f} | {_share(reduction[arm]) if arm in reduction else ''} |"
+        f"{start}| {arm} | {mae[arm]:.3f} | {_share(reduction[arm]) if arm in reduction else ''} |"
         for arm in ARMS
     ]
 
@@ -61,9 +74,9 @@ def _share(row: dict[str, Any]) -> str:
     return f"{100 * row['share']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _subset_rows(subsets: dict[str, Any]) -> list[str]:
+def _subset_rows(loss: str, subsets: dict[str, Any]) -> list[str]:
     return [
-        f"| {name} | {row['structures']} | "
+        f"| {loss} | {name} | {row['structures']} | "
         + " | ".join(f"{row[arm]:.3f}" if arm in row else "" for arm in ("model", *ARMS))
         + " |"
         for name, row in subsets.items()

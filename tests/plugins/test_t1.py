@@ -56,12 +56,13 @@ def table() -> Table:
 
 def test_signal_is_found_and_its_shuffled_copy_is_not(table: Table) -> None:
     result = experiment(table, seeds=1)
-    real, shuffled = (result["reduction"][arm] for arm in ("T0 + T1", "T0 + shuffled T1"))
-    assert real["share"] > 0.4
-    assert real["interval"][0] > 0.3
-    assert abs(shuffled["share"]) < 0.1
+    for row in result["corrected"].values():
+        real, shuffled = (row["reduction"][arm] for arm in ("T0 + T1", "T0 + shuffled T1"))
+        assert real["share"] > 0.4
+        assert real["interval"][0] > 0.3
+        assert abs(shuffled["share"]) < 0.1
+        assert row["mae"]["T0 + T1"] < 0.6 * result["model_mae"]
     assert result["built_in"]
-    assert result["mae"]["T0 + T1"] < 0.6 * result["model_mae"]
     assert "is built in" in markdown(report(result))
 
 
@@ -69,15 +70,26 @@ def test_noise_is_not_built_in(table: Table) -> None:
     """Negative control: features without knowledge of the error."""
     noise = np.random.default_rng(1).normal(size=table.t1.shape)
     result = experiment(replace(table, t1=noise), seeds=1)
-    low, high = result["reduction"]["T0 + T1"]["interval"]
-    assert low < 0.03
-    assert high < 0.1
+    for row in result["corrected"].values():
+        low, high = row["reduction"]["T0 + T1"]["interval"]
+        assert low < 0.03
+        assert high < 0.1
     assert not result["built_in"]
     assert "stays outside the model" in markdown(report(result))
 
 
+def test_the_control_learns_though_most_gaps_are_zero(table: Table) -> None:
+    """With the absolute error as loss it does not: the median of every leaf is 0."""
+    gap = np.where(table.t1[:, 0] > 0.5, 2.0 + table.t1[:, 1], 0.0)
+    gap = np.maximum(gap, 0.0)
+    result = experiment(replace(table, gap=gap, predicted=gap + 0.1), seeds=1)
+    assert result["control"]["reduction"]["T0 + T1"]["interval"][0] > 0.3
+    assert abs(result["control"]["reduction"]["T0 + shuffled T1"]["share"]) < 0.1
+
+
 def report(result: dict[str, Any]) -> dict[str, Any]:
     extra = {"date": "today", "machine": "m", "versions": "v", "file": "f", "max_atoms": 20}
+    extra["model_quantum"] = "t0"
     return result | extra
 
 
@@ -88,8 +100,10 @@ def test_no_formula_is_in_training_and_test(table: Table) -> None:
     target = rng.normal(size=250)[codes]
     features = np.stack([np.sin(codes), np.cos(codes)], axis=1)
     features = np.round(features, 9)
-    grouped = out_of_fold(features, target, table.formulas, 1)
-    alone = out_of_fold(features, target, [str(k) for k in range(len(codes))], 1)
+    grouped = out_of_fold(features, target, table.formulas, loss="squared_error", seeds=1)
+    alone = out_of_fold(
+        features, target, [str(k) for k in range(len(codes))], loss="squared_error", seeds=1
+    )
     errors = [np.abs(values - target).mean() for values in (grouped, alone)]
     assert errors[0] > 0.9 * np.abs(target - np.median(target)).mean()
     assert errors[1] < 0.95 * errors[0]
@@ -161,7 +175,7 @@ def test_command(crystals: Path, tmp_path: Path) -> None:
     document = json.loads(output.read_text())
     assert document["structures"] == 60
     assert document["cross_validation"]["folds"] == 4
-    subsets = document["subsets"]
+    subsets = document["subsets"]["squared_error"]
     folds = [subsets[name]["structures"] for name in ("validation fold", "test fold")]
     assert sum(folds) == 60
     assert min(folds) > 0
