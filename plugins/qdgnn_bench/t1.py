@@ -22,12 +22,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from qdgnn_ase import (
-    Predictor,
-    Split,
-    read_labelled,
-    reduced_formula,
-)
+from qdgnn_ase import Predictor, Split, read_labelled, reduced_formula
 from qdgnn_bench.readme import versions
 from qdgnn_bench.t1_experiment import FOLDS, Table, experiment
 from qdgnn_bench.t1_features import composition_features, electronic_features
@@ -63,7 +58,12 @@ def t1(
     """
     torch.set_num_threads(1)
     _check_scikit_learn()
+    if output.suffix != ".json":
+        raise click.UsageError(f"--output must end in .json, got {output}")
+    output.parent.mkdir(parents=True, exist_ok=True)
     predictor = Predictor(model)
+    if missing := {"band_gap", "metal_probability"} - set(predictor.targets):
+        raise click.UsageError(f"--model must predict {sorted(missing)}, got {predictor.targets}")
     rows = held_out(predictor, file, column, max_atoms, max_structures)
     click.echo(f"{len(rows)} structures")
     table = tabulate(predictor, rows)

@@ -7,6 +7,7 @@ mesh around Gamma has both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 
 import torch
@@ -44,10 +45,9 @@ def kpoints(mesh: Mesh) -> tuple[Tensor, Tensor]:
         (n_k, 3) fractional coordinates as integers over ``mesh``, and weights (n_k,) with sum 1.
 
     Raises:
-        ValueError: If a number of points is not positive.
+        ValueError: If the mesh is not three positive integers.
     """
-    if min(mesh) < 1:
-        raise ValueError(f"mesh must hold at least one k-point along each axis, got {mesh}")
+    mesh = checked_mesh(mesh)
     points = torch.cartesian_prod(*(torch.arange(n) for n in mesh))
     size = torch.tensor(mesh)
     rank = _rank(points, size)
@@ -55,6 +55,17 @@ def kpoints(mesh: Mesh) -> tuple[Tensor, Tensor]:
     kept = rank <= partner
     weights = torch.where(rank == partner, 1.0, 2.0)[kept].double()
     return points[kept], weights / len(points)
+
+
+def checked_mesh(mesh: Sequence[int]) -> Mesh:
+    """The mesh as a tuple.
+
+    Raises:
+        ValueError: If it is not three positive integers.
+    """
+    if len(mesh) != 3 or any(n < 1 or n != int(n) for n in mesh):
+        raise ValueError(f"mesh must hold at least one k-point along each of 3 axes, got {mesh}")
+    return int(mesh[0]), int(mesh[1]), int(mesh[2])
 
 
 def _rank(points: Tensor, size: Tensor) -> Tensor:

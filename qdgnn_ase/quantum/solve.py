@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 
@@ -12,20 +13,20 @@ from torch import Tensor
 
 from qdgnn_ase.graph import AtomGraph, from_atoms
 from qdgnn_ase.quantum.bands import CUTOFF, TEMPERATURE, ElectronicStructure, TightBindingBands
-from qdgnn_ase.quantum.kpoints import Mesh
+from qdgnn_ase.quantum.kpoints import Mesh, checked_mesh
 
 _REMEMBERED = 256
 """Structures."""
 
 
 def tight_binding(
-    atoms: Atoms, *, mesh: Mesh | None = None, temperature: float = TEMPERATURE
+    atoms: Atoms, *, mesh: Sequence[int] | None = None, temperature: float = TEMPERATURE
 ) -> ElectronicStructure:
     """Charges, bonds, Fermi level and gaps of a structure from a tight-binding Hamiltonian.
 
-    A model without fitted parameters: gaps, charges and bond orders are good for trends and as
-    descriptors or cheap labels, not as predictions. Time and memory grow as n_atoms^3 and
-    n_atoms^2. The last results are remembered.
+    Nothing in it was fitted to gaps or charges: they are good for trends, as descriptors and as
+    cheap labels, not as predictions. Time grows as n_atoms^3, memory as n_atoms^2. The last results
+    are remembered.
 
     Args:
         atoms: Structure; any mix of periodic axes.
@@ -36,10 +37,11 @@ def tight_binding(
         ValueError: If the structure is empty, not finite, has a singular cell, partial occupancy,
             overlapping atoms or an element beyond Z = 94, or an argument is not positive.
     """
+    points = None if mesh is None else checked_mesh(mesh)
     graph = from_atoms(atoms, CUTOFF, torch.float64)
     content = b"".join(getattr(graph, f.name).numpy().tobytes() for f in fields(graph))
     digest = hashlib.sha256(content).digest()
-    result = _remembered(_Request(digest, mesh, temperature, graph))
+    result = _remembered(_Request(digest, points, temperature, graph))
     values = {f.name: getattr(result, f.name) for f in fields(result)}
     copies = {name: x.clone() for name, x in values.items() if isinstance(x, Tensor)}
     return replace(result, **copies, graph=graph)

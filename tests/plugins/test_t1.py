@@ -198,6 +198,12 @@ def test_wrong_column_and_no_data(crystals: Path, tmp_path: Path) -> None:
     assert "got 0" in few.output
 
 
+def test_output_that_would_overwrite_itself(crystals: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(t1, [str(crystals), "-o", str(tmp_path / "out.md")])
+    assert result.exit_code == 2
+    assert "must end in .json" in result.output
+
+
 def test_without_scikit_learn(
     crystals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

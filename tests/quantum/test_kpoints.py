@@ -58,9 +58,10 @@ def test_half_a_mesh_and_its_mirror_are_the_mesh(mesh: Mesh) -> None:
     assert len(points) <= np.prod(mesh) / 2 + 4
 
 
-def test_no_points() -> None:
+@pytest.mark.parametrize("mesh", [(2, 0, 1), (2, 2), (2, 2.5, 2)])
+def test_wrong_meshes(mesh: Mesh) -> None:
     with pytest.raises(ValueError, match="at least one k-point"):
-        kpoints((2, 0, 1))
+        kpoints(mesh)
 
 
 def test_mesh_ignores_gradients() -> None:

@@ -25,7 +25,7 @@ MP36K = Path(__file__).parents[2] / ".." / "shared" / "data" / "mp36k" / "mp36k.
 
 def test_same_as_the_module() -> None:
     atoms = bulk("GaAs", "zincblende", a=5.65)
-    result = tight_binding(atoms, mesh=(2, 2, 2), temperature=0.1)
+    result = tight_binding(atoms, mesh=[2, 2, 2], temperature=0.1)
     assert isinstance(result, ElectronicStructure)
     want = TightBindingBands(temperature=0.1)(from_atoms(atoms, CUTOFF, torch.float64), [(2, 2, 2)])
     torch.testing.assert_close(result.bond_orders, want.bond_orders)
