@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from qdgnn_bench.t1_experiment import ARMS
+from qdgnn_bench.t1_experiment import ARMS, decisive
 
 
 def markdown(result: dict[str, Any]) -> str:
     """Verdict, errors, controls, subsets and cost."""
     needed, corrected = result["needed"], result["corrected"]
-    gain = max((row["reduction"]["T0 + T1"] for row in corrected.values()), key=_size)
+    gain = decisive(corrected)
     verdict = "is built in" if result["built_in"] else "stays outside the model"
     validation = result["cross_validation"]
     seeds = f"mean of {validation['seeds']} seeds" if validation["seeds"] > 1 else "one seed"
@@ -29,7 +29,8 @@ def markdown(result: dict[str, Any]) -> str:
             f"descriptors are `{result['model_quantum']}`.",
             "",
             f"**Beyond T0, T1 takes away {_share(gain)} of the error; {100 * needed:.0f} % were "
-            f"asked for. The full form {verdict}.**",
+            f"asked for. The full form {verdict}.** The loss with the smallest error decides: where the "
+            "correction by T0 makes the model worse, T1 may only undo that.",
             "",
             "| loss | features | MAE, eV | share of the model's error taken away beyond T0 |",
             "|---|---|---|---|",
@@ -54,11 +55,6 @@ def markdown(result: dict[str, Any]) -> str:
             "",
         ]
     )
-
-
-def _size(row: dict[str, Any]) -> float:
-    share: float = row["share"]
-    return share
 
 
 def _rows(result: dict[str, Any], start: str = "") -> list[str]:

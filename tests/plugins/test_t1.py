@@ -78,6 +78,17 @@ def test_noise_is_not_built_in(table: Table) -> None:
     assert "stays outside the model" in markdown(report(result))
 
 
+def test_undoing_harm_decides_nothing() -> None:
+    """The loss that makes the model worse shows a larger share, and is not asked."""
+
+    def row(t0: float, t1_error: float, share: float) -> dict[str, Any]:
+        mae = {"T0": t0, "T0 + T1": t1_error, "T0 + shuffled T1": t0}
+        return {"mae": mae, "reduction": {"T0 + T1": {"share": share}}}
+
+    rows = {"absolute_error": row(0.177, 0.174, 0.013), "squared_error": row(0.197, 0.186, 0.062)}
+    assert t1_experiment.decisive(rows)["share"] == 0.013
+
+
 def test_the_control_learns_though_most_gaps_are_zero(table: Table) -> None:
     """With the absolute error as loss it does not: the median of every leaf is 0."""
     gap = np.where(table.t1[:, 0] > 0.5, 2.0 + table.t1[:, 1], 0.0)
