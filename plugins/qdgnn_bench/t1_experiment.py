@@ -91,6 +91,8 @@ def decisive(corrected: dict[str, Any]) -> dict[str, Any]:
     """Reduction by T1 with the loss that corrects the model best.
 
     A loss whose correction makes the model worse tells nothing: there T1 may undo harm of T0 only.
+    This rule was set after a first result: the larger share read 6.2 %, of an error that T0 with
+    the squared loss had raised from 0.180 to 0.197 eV, and T1 lowered to 0.186 eV.
     """
     best = min(corrected.values(), key=lambda row: float(min(row["mae"].values())))
     reduction: dict[str, Any] = best["reduction"]["T0 + T1"]

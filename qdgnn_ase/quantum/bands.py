@@ -12,6 +12,9 @@ From the real-space density matrix D: populations D_ii(0), bond energies tr(D_ij
 bond orders sum_ab (D_ij)_ab^2 of an edge. Trace of D = electrons; band energy = on-site energies
 plus bond energies. The soft gap mu(N + 0.1 n_atoms) - mu(N - 0.1 n_atoms) is smooth in positions
 and the same for a supercell on the commensurate mesh.
+
+No model uses the full form: beyond composition it explains 1.3 % (0.1-2.5) of the error of the
+property model's band gaps, which has the local form (`qdgnn bench-t1`); it is for users and labels.
 """
 
 from __future__ import annotations
