@@ -52,7 +52,10 @@ if TYPE_CHECKING:
     from qdgnn_ase.nn.speed import tune_process
     from qdgnn_ase.nn.trunk import QDGNNConfig
     from qdgnn_ase.properties import PROPERTIES, Property
+    from qdgnn_ase.quantum.atomic import atomic_features
+    from qdgnn_ase.quantum.bands import ElectronicStructure
     from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
+    from qdgnn_ase.quantum.solve import tight_binding
     from qdgnn_ase.training.checkpoint import CheckpointError, load_model, save_model
     from qdgnn_ase.training.config import PropertyTrainConfig, TrainConfig
     from qdgnn_ase.training.fit import fit
@@ -62,6 +65,7 @@ _HOME = {
     "AtomGraph": "graph",
     "CheckpointError": "training.checkpoint",
     "CompilationWarning": "nn.compile",
+    "ElectronicStructure": "quantum.bands",
     "Evaluation": "inference.evaluate",
     "Explainer": "inference.explain",
     "Explanation": "inference.explain",
@@ -82,6 +86,7 @@ _HOME = {
     "Split": "inference.evaluate",
     "TrainConfig": "training.config",
     "agreement": "inference.explain",
+    "atomic_features": "quantum.atomic",
     "collate": "graph",
     "composition_matrix": "quantum.references",
     "energy_forces_stress": "nn.derivatives",
@@ -115,6 +120,7 @@ _HOME = {
     "strain": "data.perturb",
     "substitute": "data.perturb",
     "swap": "data.perturb",
+    "tight_binding": "quantum.solve",
     "tune_process": "nn.speed",
     "vacancy": "data.perturb",
     "write_chemiscope": "inference.explain.report",
@@ -126,6 +132,7 @@ __all__ = [
     "AtomGraph",
     "CheckpointError",
     "CompilationWarning",
+    "ElectronicStructure",
     "Evaluation",
     "Explainer",
     "Explanation",
@@ -144,6 +151,7 @@ __all__ = [
     "Split",
     "TrainConfig",
     "agreement",
+    "atomic_features",
     "collate",
     "composition_matrix",
     "energy_forces_stress",
@@ -177,6 +185,7 @@ __all__ = [
     "strain",
     "substitute",
     "swap",
+    "tight_binding",
     "tune_process",
     "vacancy",
     "write_chemiscope",
