@@ -37,6 +37,14 @@ if TYPE_CHECKING:
         paired_difference,
     )
     from qdgnn_ase.inference.evaluate_properties import calibration, evaluate_properties
+    from qdgnn_ase.inference.explain import (
+        Explainer,
+        Explanation,
+        MaskConfig,
+        agreement,
+        explain,
+    )
+    from qdgnn_ase.inference.explain.report import plot_bonds, write_chemiscope
     from qdgnn_ase.inference.predict import Prediction, Predictor, predict
     from qdgnn_ase.inference.simulate import molecular_dynamics, relax
     from qdgnn_ase.nn.compile import CompilationWarning
@@ -46,7 +54,10 @@ if TYPE_CHECKING:
     from qdgnn_ase.nn.speed import tune_process
     from qdgnn_ase.nn.trunk import QDGNNConfig, quantum_descriptors
     from qdgnn_ase.properties import PROPERTIES, Property
+    from qdgnn_ase.quantum.atomic import atomic_features
+    from qdgnn_ase.quantum.bands import ElectronicStructure
     from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
+    from qdgnn_ase.quantum.solve import tight_binding
     from qdgnn_ase.training.checkpoint import (
         CheckpointError,
         load_model,
@@ -63,11 +74,15 @@ _HOME = {
     "AtomGraph": "graph",
     "CheckpointError": "training.checkpoint",
     "CompilationWarning": "nn.compile",
+    "ElectronicStructure": "quantum.bands",
     "Evaluation": "inference.evaluate",
+    "Explainer": "inference.explain",
+    "Explanation": "inference.explain",
     "ExtrapolationWarning": "inference.domain",
     "FrameError": "inference.evaluate",
     "Labelled": "data.label",
     "LabelledStructure": "data.targets",
+    "MaskConfig": "inference.explain",
     "PROPERTIES": "properties",
     "Prediction": "inference.predict",
     "Predictor": "inference.predict",
@@ -82,11 +97,14 @@ _HOME = {
     "Split": "inference.evaluate",
     "TrainConfig": "training.config",
     "calibration": "inference.evaluate_properties",
+    "agreement": "inference.explain",
+    "atomic_features": "quantum.atomic",
     "collate": "graph",
     "composition_matrix": "quantum.references",
     "energy_forces_stress": "nn.derivatives",
     "evaluate": "inference.evaluate",
     "evaluate_properties": "inference.evaluate_properties",
+    "explain": "inference.explain",
     "fit": "training.fit",
     "fit_element_energies": "quantum.references",
     "fold_of": "data.splits",
@@ -101,6 +119,7 @@ _HOME = {
     "molecular_dynamics": "inference.simulate",
     "ordered_atoms": "data.exports",
     "paired_difference": "inference.evaluate",
+    "plot_bonds": "inference.explain.report",
     "predict": "inference.predict",
     "property_loss": "training.losses",
     "quantum_descriptors": "nn.trunk",
@@ -118,8 +137,10 @@ _HOME = {
     "strain": "data.perturb",
     "substitute": "data.perturb",
     "swap": "data.perturb",
+    "tight_binding": "quantum.solve",
     "tune_process": "nn.speed",
     "vacancy": "data.perturb",
+    "write_chemiscope": "inference.explain.report",
 }
 
 __all__ = [
@@ -128,11 +149,15 @@ __all__ = [
     "AtomGraph",
     "CheckpointError",
     "CompilationWarning",
+    "ElectronicStructure",
     "Evaluation",
+    "Explainer",
+    "Explanation",
     "ExtrapolationWarning",
     "FrameError",
     "Labelled",
     "LabelledStructure",
+    "MaskConfig",
     "Prediction",
     "Predictor",
     "Property",
@@ -144,12 +169,15 @@ __all__ = [
     "Scaler",
     "Split",
     "TrainConfig",
+    "agreement",
+    "atomic_features",
     "calibration",
     "collate",
     "composition_matrix",
     "energy_forces_stress",
     "evaluate",
     "evaluate_properties",
+    "explain",
     "fit",
     "fit_element_energies",
     "fold_of",
@@ -164,6 +192,7 @@ __all__ = [
     "molecular_dynamics",
     "ordered_atoms",
     "paired_difference",
+    "plot_bonds",
     "predict",
     "property_loss",
     "quantum_descriptors",
@@ -181,8 +210,10 @@ __all__ = [
     "strain",
     "substitute",
     "swap",
+    "tight_binding",
     "tune_process",
     "vacancy",
+    "write_chemiscope",
 ]
 
 

@@ -104,11 +104,12 @@ class PropertyModel(nn.Module):
         self.neighbors = neighbors
         self.trunk.set_neighbors(neighbors)
 
-    def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
+    def forward(self, graph: AtomGraph, strength: Tensor | None = None) -> dict[str, Tensor]:
         """Values of a batch.
 
         Args:
             graph: Batch; a ``dgl.DGLGraph`` made by ``AtomGraph.to_dgl`` works too.
+            strength: (n_edges, 1), of each edge from 0 (absent) to 1 (whole, if not given).
 
         Returns:
             ``values`` (n_graphs, n_targets, n_members) in the units of the scaler; ``embedding``
@@ -118,7 +119,7 @@ class PropertyModel(nn.Module):
         vector = graph.edge_vectors()
         edges = Edges(graph.edge_index, graph.numbers.shape[0])
         distance = vector.norm(dim=1, keepdim=True)
-        atoms = self.norm(self.trunk(graph.numbers, vector, distance, edges))
+        atoms = self.norm(self.trunk(graph.numbers, vector, distance, edges, strength))
         values = [head(atoms, graph.batch, graph.n_atoms) for head in self.heads.values()]
         embedding = segment_sum(atoms, graph.batch, graph.n_graphs) / graph.n_atoms[:, None]
         return {"values": torch.stack(values, dim=1), "embedding": embedding}

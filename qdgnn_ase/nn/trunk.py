@@ -110,7 +110,14 @@ class Trunk(nn.Module):
             if isinstance(layer, Interaction):  # all are; tells the type checker
                 layer.scale = neighbors**-0.5
 
-    def forward(self, numbers: Tensor, vector: Tensor, distance: Tensor, edges: Edges) -> Tensor:
+    def forward(
+        self,
+        numbers: Tensor,
+        vector: Tensor,
+        distance: Tensor,
+        edges: Edges,
+        strength: Tensor | None = None,
+    ) -> Tensor:
         """Features (n_atoms, hidden).
 
         Args:
@@ -118,8 +125,10 @@ class Trunk(nn.Module):
             vector: (n_edges, 3), Å.
             distance: (n_edges, 1), Å, their lengths.
             edges: Edges of the batch.
+            strength: (n_edges, 1), factor of the envelope of each edge; 1 if not given. All that an
+                edge does goes through its envelope: strength 0 is a graph without that edge.
         """
-        radial, fc, quantum = self.descriptors(numbers, vector, distance, edges)
+        radial, fc, quantum = self.descriptors(numbers, vector, distance, edges, strength)
         unit = (vector / distance).T.contiguous()[:, :, None]
         hidden: Tensor = self.fusion(numbers, quantum)
         vectors = None
@@ -128,10 +137,20 @@ class Trunk(nn.Module):
         return hidden
 
     def descriptors(
-        self, numbers: Tensor, vector: Tensor, distance: Tensor, edges: Edges
+        self,
+        numbers: Tensor,
+        vector: Tensor,
+        distance: Tensor,
+        edges: Edges,
+        strength: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Edge features (n_edges, n), envelope (n_edges, 1), quantum descriptors (n_atoms, n)."""
+        """Edge features (n_edges, n), envelope (n_edges, 1), quantum descriptors (n_atoms, n).
+
+        Arguments as in :meth:`forward`.
+        """
         radial, fc = self.radial(distance)
+        if strength is not None:
+            radial, fc = radial * strength, fc * strength
         quantum = self.quantum[numbers]
         if self.tight_binding is not None:
             z_i, z_j = numbers[edges.destination], numbers[edges.source]
