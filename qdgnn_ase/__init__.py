@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qdgnn_ase.data.exports import ordered_atoms
     from qdgnn_ase.data.io import labels, read_structures
     from qdgnn_ase.data.label import Labelled, label
     from qdgnn_ase.data.perturb import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     )
     from qdgnn_ase.data.splits import fold_of, reduced_formula, split_indices
     from qdgnn_ase.data.targets import LabelledStructure, read_labelled
+    from qdgnn_ase.data.tasks import run_tasks
     from qdgnn_ase.graph import AtomGraph, collate, from_atoms
     from qdgnn_ase.inference.bootstrap import resampled_weights
     from qdgnn_ase.inference.calculator import QDGNNCalculator
@@ -35,14 +37,23 @@ if TYPE_CHECKING:
         frame_errors,
         paired_difference,
     )
-    from qdgnn_ase.inference.evaluate_properties import evaluate_properties
+    from qdgnn_ase.inference.evaluate_properties import calibration, evaluate_properties
+    from qdgnn_ase.inference.explain import (
+        Explainer,
+        Explanation,
+        MaskConfig,
+        agreement,
+        explain,
+    )
+    from qdgnn_ase.inference.explain.report import plot_bonds, write_chemiscope
     from qdgnn_ase.inference.predict import Prediction, Predictor, predict
     from qdgnn_ase.inference.simulate import molecular_dynamics, relax
     from qdgnn_ase.nn.compile import CompilationWarning
     from qdgnn_ase.nn.derivatives import energy_forces_stress, hessian
     from qdgnn_ase.nn.model import QDGNN
+    from qdgnn_ase.nn.property_model import PropertyConfig, PropertyModel
     from qdgnn_ase.nn.speed import tune_process
-    from qdgnn_ase.nn.trunk import QDGNNConfig
+    from qdgnn_ase.nn.trunk import QDGNNConfig, quantum_descriptors
     from qdgnn_ase.properties import PROPERTIES, Property
     from qdgnn_ase.quantum.protocol import (
         Described,
@@ -52,10 +63,20 @@ if TYPE_CHECKING:
         check_leakage,
         descriptor_provider,
     )
+    from qdgnn_ase.quantum.atomic import atomic_features
+    from qdgnn_ase.quantum.bands import ElectronicStructure
     from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
-    from qdgnn_ase.training.checkpoint import CheckpointError, load_model, save_model
+    from qdgnn_ase.quantum.solve import tight_binding
+    from qdgnn_ase.training.checkpoint import (
+        CheckpointError,
+        load_model,
+        load_property_model,
+        save_model,
+        save_property_model,
+    )
     from qdgnn_ase.training.config import PropertyTrainConfig, TrainConfig
     from qdgnn_ase.training.fit import fit
+    from qdgnn_ase.training.losses import property_loss
     from qdgnn_ase.training.scaler import Scaler
 
 _HOME = {
@@ -64,17 +85,23 @@ _HOME = {
     "CompilationWarning": "nn.compile",
     "Described": "quantum.protocol",
     "DescriptorProvider": "quantum.protocol",
+    "ElectronicStructure": "quantum.bands",
     "Evaluation": "inference.evaluate",
+    "Explainer": "inference.explain",
+    "Explanation": "inference.explain",
     "ExtrapolationWarning": "inference.domain",
     "FrameError": "inference.evaluate",
     "Labelled": "data.label",
     "LabelledStructure": "data.targets",
     "LeakageError": "quantum.protocol",
     "Level": "quantum.protocol",
+    "MaskConfig": "inference.explain",
     "PROPERTIES": "properties",
     "Prediction": "inference.predict",
     "Predictor": "inference.predict",
     "Property": "properties",
+    "PropertyConfig": "nn.property_model",
+    "PropertyModel": "nn.property_model",
     "PropertyTrainConfig": "training.config",
     "QDGNN": "nn.model",
     "QDGNNCalculator": "inference.calculator",
@@ -83,12 +110,16 @@ _HOME = {
     "Split": "inference.evaluate",
     "TrainConfig": "training.config",
     "check_leakage": "quantum.protocol",
+    "calibration": "inference.evaluate_properties",
+    "agreement": "inference.explain",
+    "atomic_features": "quantum.atomic",
     "collate": "graph",
     "composition_matrix": "quantum.references",
     "descriptor_provider": "quantum.protocol",
     "energy_forces_stress": "nn.derivatives",
     "evaluate": "inference.evaluate",
     "evaluate_properties": "inference.evaluate_properties",
+    "explain": "inference.explain",
     "fit": "training.fit",
     "fit_element_energies": "quantum.references",
     "fold_of": "data.splits",
@@ -99,24 +130,33 @@ _HOME = {
     "label": "data.label",
     "labels": "data.io",
     "load_model": "training.checkpoint",
+    "load_property_model": "training.checkpoint",
     "molecular_dynamics": "inference.simulate",
+    "ordered_atoms": "data.exports",
     "paired_difference": "inference.evaluate",
+    "plot_bonds": "inference.explain.report",
     "predict": "inference.predict",
+    "property_loss": "training.losses",
+    "quantum_descriptors": "nn.trunk",
     "rattle": "data.perturb",
     "read_labelled": "data.targets",
     "read_structures": "data.io",
     "reduced_formula": "data.splits",
     "relax": "inference.simulate",
     "resampled_weights": "inference.bootstrap",
+    "run_tasks": "data.tasks",
     "save_model": "training.checkpoint",
+    "save_property_model": "training.checkpoint",
     "scale_volume": "data.perturb",
     "size_ratio": "data.perturb",
     "split_indices": "data.splits",
     "strain": "data.perturb",
     "substitute": "data.perturb",
     "swap": "data.perturb",
+    "tight_binding": "quantum.solve",
     "tune_process": "nn.speed",
     "vacancy": "data.perturb",
+    "write_chemiscope": "inference.explain.report",
 }
 
 __all__ = [
@@ -127,16 +167,22 @@ __all__ = [
     "CompilationWarning",
     "Described",
     "DescriptorProvider",
+    "ElectronicStructure",
     "Evaluation",
+    "Explainer",
+    "Explanation",
     "ExtrapolationWarning",
     "FrameError",
     "Labelled",
     "LabelledStructure",
     "LeakageError",
     "Level",
+    "MaskConfig",
     "Prediction",
     "Predictor",
     "Property",
+    "PropertyConfig",
+    "PropertyModel",
     "PropertyTrainConfig",
     "QDGNNCalculator",
     "QDGNNConfig",
@@ -144,12 +190,16 @@ __all__ = [
     "Split",
     "TrainConfig",
     "check_leakage",
+    "agreement",
+    "atomic_features",
+    "calibration",
     "collate",
     "composition_matrix",
     "descriptor_provider",
     "energy_forces_stress",
     "evaluate",
     "evaluate_properties",
+    "explain",
     "fit",
     "fit_element_energies",
     "fold_of",
@@ -160,24 +210,33 @@ __all__ = [
     "label",
     "labels",
     "load_model",
+    "load_property_model",
     "molecular_dynamics",
+    "ordered_atoms",
     "paired_difference",
+    "plot_bonds",
     "predict",
+    "property_loss",
+    "quantum_descriptors",
     "rattle",
     "read_labelled",
     "read_structures",
     "reduced_formula",
     "relax",
     "resampled_weights",
+    "run_tasks",
     "save_model",
+    "save_property_model",
     "scale_volume",
     "size_ratio",
     "split_indices",
     "strain",
     "substitute",
     "swap",
+    "tight_binding",
     "tune_process",
     "vacancy",
+    "write_chemiscope",
 ]
 
 

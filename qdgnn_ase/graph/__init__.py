@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qdgnn_ase.graph.atom_graph import AtomGraph, collate
+from qdgnn_ase.graph.envelope import envelope
 from qdgnn_ase.graph.neighbors import MIN_DISTANCE, from_atoms
 
-__all__ = ["MIN_DISTANCE", "AtomGraph", "collate", "from_atoms"]
+__all__ = ["MIN_DISTANCE", "AtomGraph", "collate", "envelope", "from_atoms"]

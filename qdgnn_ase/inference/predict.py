@@ -23,7 +23,7 @@ from qdgnn_ase.inference.derived import (
     propagated,
     young_modulus,
 )
-from qdgnn_ase.properties import PROPERTIES, Property
+from qdgnn_ase.properties import PROPERTIES
 from qdgnn_ase.quantum.atomic import N_ELEMENTS
 from qdgnn_ase.training.checkpoint import load_property_model
 
@@ -114,14 +114,14 @@ class Predictor:
         graph = collate(graphs).to(self.device)
         with torch.no_grad():
             output = self.model(graph)
-            values = self.scaler.transformed_values(output["values"], graph)
+            values, std = self.scaler.predictions(output["values"], graph)
             inside = self.model.in_domain(output["embedding"]).tolist()
-        members = values.double().cpu().numpy()
-        spread = members.std(axis=2, ddof=1) * self.scaler.calibration.cpu().numpy()
         seen = [bool(self._seen[graph.numbers.cpu()].all()) for graph in graphs]
         return [
             {
-                row.name: _prediction(row, members[i, k], spread[i, k], seen[i] and inside[i])
+                row.name: Prediction(
+                    float(values[i, k]), float(std[i, k]), row.unit, seen[i] and inside[i]
+                )
                 for k, row in enumerate(self.scaler.properties)
             }
             for i in range(len(graphs))
@@ -158,18 +158,6 @@ def predict(
 @cache
 def _predictor(model: str) -> Predictor:
     return Predictor(model)
-
-
-def _prediction(row: Property, members: Array, spread: float, in_domain: bool) -> Prediction:
-    """From the members' values (linear, log10 or logits) and their calibrated spread."""
-    value, std = float(members.mean()), float(spread)
-    if row.scale == "log10":
-        value = 10.0**value
-        std *= np.log(10.0) * value
-    elif row.scale == "probability":
-        shares = 1 / (1 + np.exp(-members))
-        value, std = float(shares.mean()), float(shares.std(ddof=1))
-    return Prediction(max(value, row.lower), float(std), row.unit, in_domain)
 
 
 def _cohesion(atoms: Atoms, row: dict[str, Prediction]) -> dict[str, Prediction]:

@@ -126,6 +126,11 @@ class Interaction(nn.Module):
         vectors = self._vectors(vectors, vector_values, vector_filters, unit, edges)
         return self._update(hidden, torch.cat([x, average, total], dim=1), vectors)
 
+    def attention(self, hidden: Tensor, radial: Tensor, fc: Tensor, edges: Edges) -> Tensor:
+        """Attention weights alpha_ij of this layer, (n_edges, n_heads); arguments as `forward`."""
+        logits = self._pair(self.norm(hidden), radial, fc, edges)[0]
+        return attention_weights(logits, fc, edges)
+
     def _pair(self, x: Tensor, radial: Tensor, fc: Tensor, edges: Edges) -> tuple[Tensor, ...]:
         """Logits and filter of the attention average, then the enveloped filters f_c phi_ij."""
         to_destination, from_source = self.pair_atoms(x).chunk(2, dim=1)

@@ -45,13 +45,19 @@ class QDGNN(nn.Module):
         self.trunk = Trunk(config, neighbors)
         self.readout = AtomicEnergy(config.hidden)
 
-    def forward(self, graph: AtomGraph, edge_vector: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        graph: AtomGraph,
+        edge_vector: Tensor | None = None,
+        strength: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Energies of a batch.
 
         Args:
             graph: Batch; a ``dgl.DGLGraph`` made by ``AtomGraph.to_dgl`` works too.
             edge_vector: (n_edges, 3), Å, to differentiate with respect to; made from the graph if
                 not given.
+            strength: (n_edges, 1), of each edge from 0 (absent) to 1 (whole, if not given).
 
         Returns:
             ``energy`` (n_graphs,) and ``energies`` (n_atoms,) in eV, float64; ``hidden``
@@ -61,16 +67,19 @@ class QDGNN(nn.Module):
         vector = graph.edge_vectors() if edge_vector is None else edge_vector
         distance = vector.norm(dim=1, keepdim=True)
         edges = Edges(graph.edge_index, graph.numbers.shape[0])
-        hidden = self.trunk(graph.numbers, vector, distance, edges)
-        repulsion = self._repulsion(graph, distance.squeeze(1), edges).squeeze(1)
+        hidden = self.trunk(graph.numbers, vector, distance, edges, strength)
+        repulsion = self._repulsion(graph, distance.squeeze(1), edges, strength).squeeze(1)
         energies = self.readout(hidden) * self.energy_scale + repulsion
         energies = energies.double() + self.element_energies.double()[graph.numbers]
         energy = segment_sum(energies, graph.batch, graph.n_graphs)
         return {"energy": energy, "energies": energies, "hidden": hidden}
 
-    def _repulsion(self, graph: AtomGraph, distance: Tensor, edges: Edges) -> Tensor:
+    def _repulsion(
+        self, graph: AtomGraph, distance: Tensor, edges: Edges, strength: Tensor | None
+    ) -> Tensor:
         """ZBL energy per atom in eV, (n_atoms, 1)."""
         z_i, z_j = graph.numbers[edges.destination], graph.numbers[edges.source]
         # beyond the cutoff there are no edges: a longer range would end in a jump
         shortest = self.shortest[z_i, z_j].clamp(max=self.config.cutoff)
-        return edges.sum(repulsion_energy(distance, z_i, z_j, shortest)[:, None])
+        energy = repulsion_energy(distance, z_i, z_j, shortest)[:, None]
+        return edges.sum(energy if strength is None else energy * strength)

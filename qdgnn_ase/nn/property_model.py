@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from qdgnn_ase.graph import AtomGraph
 from qdgnn_ase.nn.readout import AtomMeanHead, PooledHead
 from qdgnn_ase.nn.segment import Edges, segment_sum
 from qdgnn_ase.nn.trunk import QDGNNConfig, Trunk, batch_of
-from qdgnn_ase.properties import learned_property
+from qdgnn_ase.properties import PROPERTIES, Property, learned_property
 
 MIN_DOMAIN = 30
 """Structures that a domain is taken from, at least."""
@@ -23,29 +23,49 @@ class PropertyConfig:
     """Architecture of a property model; stored in every checkpoint."""
 
     targets: tuple[str, ...]
-    """Names of `qdgnn_ase.PROPERTIES` that are learned."""
+    """Names of what is learned, of `qdgnn_ase.PROPERTIES` or ``own``."""
     trunk: QDGNNConfig = field(default_factory=QDGNNConfig)
     """Architecture of the trunk."""
     n_members: int = 8
     """Heads per target; their spread is the uncertainty."""
+    own: tuple[Property, ...] = ()
+    """Targets that `qdgnn_ase.PROPERTIES` does not hold."""
 
     def __post_init__(self) -> None:
         if not self.targets or len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets must be distinct and at least one, got {self.targets}")
-        for name in self.targets:
-            learned_property(name)
+        for row in self.own:
+            if row.name in PROPERTIES or row.name not in self.targets or row.derived:
+                raise ValueError(
+                    f"own must hold learned targets that PROPERTIES does not, got {row.name!r} "
+                    f"beside targets {self.targets}"
+                )
+            if not row.name or "." in row.name or hasattr(nn.ModuleDict(), row.name):
+                raise ValueError(
+                    f"own target must have a name without a dot that torch does not use, got "
+                    f"{row.name!r}"
+                )
+        _ = self.properties  # raises where a name is unknown
         if self.n_members < 2:
             raise ValueError(f"n_members must be at least 2, got {self.n_members}")
+
+    @property
+    def properties(self) -> tuple[Property, ...]:
+        """What each target stands for."""
+        own = {row.name: row for row in self.own}
+        return tuple(own.get(name) or learned_property(name) for name in self.targets)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PropertyConfig:
         """Inverse of :meth:`to_dict`."""
         trunk = QDGNNConfig(**values.get("trunk", {}))
-        return cls(**values | {"targets": tuple(values["targets"]), "trunk": trunk})
+        own = tuple(Property(**row) for row in values.get("own", ()))
+        return cls(**values | {"targets": tuple(values["targets"]), "trunk": trunk, "own": own})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dict for JSON."""
-        return asdict(self)
+        values = asdict(self) | {"own": [_without_defaults(row) for row in self.own]}
+        return values if self.own else {key: v for key, v in values.items() if key != "own"}
 
 
 class PropertyModel(nn.Module):
@@ -76,14 +96,20 @@ class PropertyModel(nn.Module):
         self.register_buffer("whitening", torch.zeros(width, width))
         self.register_buffer("limit", torch.ones(()))
         self.heads = nn.ModuleDict(
-            {name: _head(name)(width, config.n_members) for name in config.targets}
+            {row.name: _head(row)(width, config.n_members) for row in config.properties}
         )
 
-    def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
+    def set_neighbors(self, neighbors: float) -> None:
+        """Take over the mean number of neighbours of other training data."""
+        self.neighbors = neighbors
+        self.trunk.set_neighbors(neighbors)
+
+    def forward(self, graph: AtomGraph, strength: Tensor | None = None) -> dict[str, Tensor]:
         """Values of a batch.
 
         Args:
             graph: Batch; a ``dgl.DGLGraph`` made by ``AtomGraph.to_dgl`` works too.
+            strength: (n_edges, 1), of each edge from 0 (absent) to 1 (whole, if not given).
 
         Returns:
             ``values`` (n_graphs, n_targets, n_members) in the units of the scaler; ``embedding``
@@ -93,7 +119,7 @@ class PropertyModel(nn.Module):
         vector = graph.edge_vectors()
         edges = Edges(graph.edge_index, graph.numbers.shape[0])
         distance = vector.norm(dim=1, keepdim=True)
-        atoms = self.norm(self.trunk(graph.numbers, vector, distance, edges))
+        atoms = self.norm(self.trunk(graph.numbers, vector, distance, edges, strength))
         values = [head(atoms, graph.batch, graph.n_atoms) for head in self.heads.values()]
         embedding = segment_sum(atoms, graph.batch, graph.n_graphs) / graph.n_atoms[:, None]
         return {"values": torch.stack(values, dim=1), "embedding": embedding}
@@ -129,5 +155,10 @@ class PropertyModel(nn.Module):
         return self.domain_distance(embedding) <= self.limit
 
 
-def _head(name: str) -> type[AtomMeanHead] | type[PooledHead]:
-    return AtomMeanHead if learned_property(name).pooling == "atoms" else PooledHead
+def _head(row: Property) -> type[AtomMeanHead] | type[PooledHead]:
+    return AtomMeanHead if row.pooling == "atoms" else PooledHead
+
+
+def _without_defaults(row: Property) -> dict[str, Any]:
+    """Fields that differ from their defaults: JSON knows no infinity."""
+    return {f.name: v for f in fields(row) if (v := getattr(row, f.name)) != f.default}

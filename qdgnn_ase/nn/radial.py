@@ -12,17 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from qdgnn_ase.graph import envelope
+
 SCALE = 10.0
 """Factor in Å of the enveloped functions, whose mean square is about 0.01 / Å^2 without it."""
-
-
-def envelope(distance: Tensor, cutoff: Tensor | float) -> Tensor:
-    """Polynomial cutoff 1 - 10 x^3 + 15 x^4 - 6 x^5 with x = d / r_c, 0 beyond; same shape.
-
-    Written in y = 1 - x: no rounding is left of value and slope at r_c, and no value is negative.
-    """
-    y = (1.0 - distance / cutoff).clamp(min=0.0)
-    return y**3 * (10.0 - y * (15.0 - 6.0 * y))
 
 
 class RadialBasis(nn.Module):

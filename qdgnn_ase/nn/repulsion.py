@@ -14,8 +14,7 @@ import torch
 from ase.units import Bohr, Hartree
 from torch import Tensor
 
-from qdgnn_ase.graph import AtomGraph
-from qdgnn_ase.nn.radial import envelope
+from qdgnn_ase.graph import AtomGraph, envelope
 from qdgnn_ase.quantum.atomic import N_ELEMENTS, atomic_table
 
 _COEFFICIENTS = (0.18175, 0.50986, 0.28022, 0.02817)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -103,7 +104,20 @@ class Trunk(nn.Module):
             for k in range(config.n_layers)
         )
 
-    def forward(self, numbers: Tensor, vector: Tensor, distance: Tensor, edges: Edges) -> Tensor:
+    def set_neighbors(self, neighbors: float) -> None:
+        """Change the constant that scales plain sums."""
+        for layer in self.layers:
+            if isinstance(layer, Interaction):  # all are; tells the type checker
+                layer.scale = neighbors**-0.5
+
+    def forward(
+        self,
+        numbers: Tensor,
+        vector: Tensor,
+        distance: Tensor,
+        edges: Edges,
+        strength: Tensor | None = None,
+    ) -> Tensor:
         """Features (n_atoms, hidden).
 
         Args:
@@ -111,9 +125,32 @@ class Trunk(nn.Module):
             vector: (n_edges, 3), Å.
             distance: (n_edges, 1), Å, their lengths.
             edges: Edges of the batch.
+            strength: (n_edges, 1), factor of the envelope of each edge; 1 if not given. All that an
+                edge does goes through its envelope: strength 0 is a graph without that edge.
+        """
+        radial, fc, quantum = self.descriptors(numbers, vector, distance, edges, strength)
+        unit = (vector / distance).T.contiguous()[:, :, None]
+        hidden: Tensor = self.fusion(numbers, quantum)
+        vectors = None
+        for layer in self.layers:
+            hidden, vectors = layer(hidden, vectors, radial, fc, unit, edges)
+        return hidden
+
+    def descriptors(
+        self,
+        numbers: Tensor,
+        vector: Tensor,
+        distance: Tensor,
+        edges: Edges,
+        strength: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Edge features (n_edges, n), envelope (n_edges, 1), quantum descriptors (n_atoms, n).
+
+        Arguments as in :meth:`forward`.
         """
         radial, fc = self.radial(distance)
-        unit = (vector / distance).T.contiguous()[:, :, None]
+        if strength is not None:
+            radial, fc = radial * strength, fc * strength
         quantum = self.quantum[numbers]
         if self.tight_binding is not None:
             z_i, z_j = numbers[edges.destination], numbers[edges.source]
@@ -123,11 +160,22 @@ class Trunk(nn.Module):
                 terms = self.tight_binding.edge_terms(hoppings, vector / distance, z_i, z_j)
                 moments = self.tight_binding.node_features(edges.sum(terms))
                 quantum = torch.cat([quantum, moments], dim=1)
-        hidden: Tensor = self.fusion(numbers, quantum)
-        vectors = None
-        for layer in self.layers:
-            hidden, vectors = layer(hidden, vectors, radial, fc, unit, edges)
-        return hidden
+        return radial, fc, quantum
+
+
+def quantum_descriptors(graph: AtomGraph, config: QDGNNConfig) -> Tensor:
+    """Quantum descriptors of each atom as a trunk of this architecture sees them, (n_atoms, n)."""
+    trunk = _descriptor_trunk(config.quantum, config.cutoff)
+    vector = graph.edge_vectors()
+    edges = Edges(graph.edge_index, graph.numbers.shape[0])
+    with torch.no_grad():
+        return trunk.descriptors(graph.numbers, vector, vector.norm(dim=1, keepdim=True), edges)[2]
+
+
+@cache
+def _descriptor_trunk(quantum: Any, cutoff: float) -> Trunk:
+    with torch.random.fork_rng(devices=[]):
+        return Trunk(QDGNNConfig(cutoff=cutoff, hidden=16, n_layers=1, quantum=quantum), 1.0)
 
 
 def batch_of(graph: AtomGraph | Any) -> AtomGraph:

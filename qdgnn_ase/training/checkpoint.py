@@ -117,7 +117,7 @@ def load_property_model(
     if "properties" not in document:
         raise CheckpointError(f"{path} must be a property model, got a potential or a state")
     config = PropertyConfig.from_dict(document["properties"])
-    scaler = Scaler(config.targets)
+    scaler = Scaler(config.properties)
     try:
         with torch.random.fork_rng(devices=[]):
             model = PropertyModel(config, neighbors=document["neighbors"])

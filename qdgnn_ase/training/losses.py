@@ -101,17 +101,19 @@ def property_loss(
     Args:
         values: (n_graphs, n_targets, n_members), scaled.
         labels: (n_graphs, n_targets), scaled; NaN = missing.
-        bag: (n_graphs, n_members), 1 where a member learns from a structure.
+        bag: (n_graphs, n_members), 1 where a member learns from a structure; or (n_graphs,
+            n_targets, n_members), the weight with which it learns from each label.
         scaler: Widths and kinds of the targets.
         weights: Weight of each target's error in its unit.
         beta: Weight of the penalty for values below the bound of a property.
     """
     total, parts = values.new_zeros(()), {}
+    bag = (bag if bag.ndim == 3 else bag[:, None]).expand_as(values)
     for k, row in enumerate(scaler.properties):
         label, value = labels[:, k, None], values[:, k]
-        present = (torch.isfinite(label) & (bag > 0)).to(values.dtype)
+        weight = torch.isfinite(label).to(values.dtype) * bag[:, k]
         error = _error(value, torch.nan_to_num(label), row.scale == "probability")
-        loss = (error * present).sum() / present.sum().clamp(min=1.0) * scaler.width[k]
+        loss = (error * weight).sum() / weight.sum().clamp(min=1e-6) * scaler.width[k]
         total = total + weights[row.name] * loss
         if row.scale == "linear" and row.lower > -torch.inf and row.pooling == "structure":
             lowest = (row.lower - scaler.mean[k]) / scaler.width[k]

@@ -29,7 +29,7 @@ class Scaler(nn.Module):
     """Linear map between labels and network, one row per target; state is part of a checkpoint.
 
     Args:
-        targets: Names of learned properties.
+        targets: Names of learned properties, or rows of one's own.
     """
 
     mean: Tensor
@@ -37,10 +37,12 @@ class Scaler(nn.Module):
     elements: Tensor
     calibration: Tensor
 
-    def __init__(self, targets: Sequence[str]) -> None:
+    def __init__(self, targets: Sequence[str | Property]) -> None:
         super().__init__()
         n = len(targets)
-        self.properties = [learned_property(name) for name in targets]
+        self.properties = [
+            row if isinstance(row, Property) else learned_property(row) for row in targets
+        ]
         self.register_buffer("mean", torch.zeros(n))
         self.register_buffer("width", torch.ones(n))
         self.register_buffer("elements", torch.zeros(n, N_ELEMENTS + 1))
@@ -101,10 +103,40 @@ class Scaler(nn.Module):
         """Network's values (n_graphs, n_targets, n_members) -> linear, log10 or logit values."""
         return values * self.width[:, None] + self._offset(graph)[:, :, None]
 
+    def predictions(self, values: Tensor, graph: AtomGraph) -> tuple[Tensor, Tensor]:
+        """Members' mean and calibrated spread in the properties' units, float64 on the CPU.
+
+        Args:
+            values: (n_graphs, n_targets, n_members) of the network.
+            graph: The batch.
+
+        Returns:
+            Values within the properties' bounds and their standard deviations, both (n_graphs,
+            n_targets). A probability is the mean over the members' probabilities.
+        """
+        members = self.transformed_values(values, graph).cpu().double()
+        columns = [
+            _column(row, members[:, k], float(self.calibration[k]))
+            for k, row in enumerate(self.properties)
+        ]
+        value, std = (torch.stack(part, dim=1) for part in zip(*columns, strict=True))
+        return value, std
+
     def _offset(self, graph: AtomGraph) -> Tensor:
         """(n_graphs, n_targets)."""
         sums = segment_sum(self.elements.T[graph.numbers], graph.batch, graph.n_graphs)
         return sums / graph.n_atoms[:, None] + self.mean
+
+
+def _column(row: Property, members: Tensor, calibration: float) -> tuple[Tensor, Tensor]:
+    """From members (n_graphs, n_members), linear, log10 or logits."""
+    if row.scale == "probability":
+        members, calibration = torch.sigmoid(members), 1.0
+    value, std = members.mean(dim=1), members.std(dim=1) * calibration
+    if row.scale == "log10":
+        value = 10.0**value
+        std = std * value * np.log(10.0)
+    return value.clamp(min=row.lower), std
 
 
 def transformed(row: Property, values: Array) -> Array:

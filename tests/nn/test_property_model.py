@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,11 @@ from scipy.spatial.transform import Rotation
 
 from qdgnn_ase.graph import collate, from_atoms
 from qdgnn_ase.nn.property_model import PropertyConfig, PropertyModel
-from qdgnn_ase.nn.readout import PooledHead, smooth_maximum
-from qdgnn_ase.nn.trunk import QDGNNConfig
+from qdgnn_ase.nn.readout import AtomMeanHead, PooledHead, smooth_maximum
+from qdgnn_ase.nn.trunk import QDGNNConfig, quantum_descriptors
+from qdgnn_ase.properties import PROPERTIES, Property
+from qdgnn_ase.quantum.atomic import atomic_features
+from qdgnn_ase.quantum.tight_binding import NODE_FEATURES
 
 CUTOFF = 4.5
 TRUNK = QDGNNConfig(cutoff=CUTOFF, hidden=16, n_layers=2, n_vectors=4, n_pair=8, n_heads=2)
@@ -125,3 +130,44 @@ def test_bad_configs(arguments: dict[str, object], match: str) -> None:
 def test_config_round_trip() -> None:
     config = PropertyConfig(targets=TARGETS, trunk=TRUNK, n_members=3)
     assert PropertyConfig.from_dict(config.to_dict()) == config
+
+
+def test_targets_of_ones_own() -> None:
+    own = Property(name="heat", unit="eV", description="mine", pooling="atoms", lower=-1.0)
+    config = PropertyConfig(targets=("heat", "band_gap"), trunk=TRUNK, n_members=3, own=(own,))
+    values = json.loads(json.dumps(config.to_dict()))
+    assert PropertyConfig.from_dict(values) == config
+    assert config.properties == (own, PROPERTIES["band_gap"])
+    heads = PropertyModel(config).heads
+    assert isinstance(heads["heat"], AtomMeanHead)
+    assert "own" not in PropertyConfig(targets=TARGETS, trunk=TRUNK).to_dict()  # as it was before
+    shadow = Property(name="band_gap", unit="eV", description="mine")
+    with pytest.raises(ValueError, match="that PROPERTIES does not, got 'band_gap'"):
+        PropertyConfig(targets=("band_gap",), own=(shadow,))
+    for name in ("", "log10.K", "values"):
+        row = Property(name=name, unit="eV", description="mine")
+        with pytest.raises(ValueError, match="name without a dot"):
+            PropertyConfig(targets=(name,), own=(row,))
+    with pytest.raises(ValueError, match="got 'heat' beside targets"):
+        PropertyConfig(targets=("band_gap",), own=(own,))
+
+
+def test_descriptors_are_those_that_the_trunk_sees(structures: dict[str, Atoms]) -> None:
+    graph = from_atoms(structures["rocksalt"], CUTOFF)
+    table = atomic_features()
+    found = quantum_descriptors(graph, QDGNNConfig(cutoff=CUTOFF, quantum="t0_moments"))
+    n = table.shape[1]
+    np.testing.assert_allclose(found[:, :n], table[graph.numbers], rtol=1e-6)
+    assert found.shape[1] == n + len(NODE_FEATURES)
+    assert bool(torch.isfinite(found).all())
+
+
+def test_other_neighbours_scale_the_sums(
+    model: PropertyModel, structures: dict[str, Atoms]
+) -> None:
+    other = PropertyModel(model.config, neighbors=7.0).double()
+    other.load_state_dict(model.state_dict())
+    atoms = structures["perovskite"]
+    assert not torch.equal(values(other, atoms), values(model, atoms))
+    other.set_neighbors(model.neighbors)
+    assert torch.equal(values(other, atoms), values(model, atoms))

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from qdgnn_ase.nn.radial import SCALE, RadialBasis, envelope
+from qdgnn_ase.graph import envelope
+from qdgnn_ase.nn.radial import SCALE, RadialBasis
 
 CUTOFF = 4.5
 

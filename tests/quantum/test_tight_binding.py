@@ -10,8 +10,7 @@ from ase.build import bulk, molecule
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from qdgnn_ase.graph import from_atoms
-from qdgnn_ase.nn.radial import envelope
+from qdgnn_ase.graph import envelope, from_atoms
 from qdgnn_ase.nn.segment import segment_sum
 from qdgnn_ase.quantum.tight_binding import (
     EDGE_FEATURES,

@@ -231,3 +231,23 @@ def test_the_two_kinds_of_models_are_not_mixed_up(run: Path) -> None:
         load_model(run / "best.safetensors")
     with pytest.raises(CheckpointError, match="must be a property model, got a potential"):
         load_property_model("default")
+
+
+def test_labels_have_weights(config: PropertyTrainConfig) -> None:
+    """A weight per label: 0 is as good as missing, and only the ratio counts."""
+    task = PropertyTask(config)
+    folds, _ = task.load()
+    labels = join(folds["train"][:8]).targets["labels"]
+    values = torch.zeros(8, len(config.targets), 4)
+
+    def loss(weights: torch.Tensor, wanted: torch.Tensor = labels) -> float:
+        total, _ = property_loss(values, wanted, weights, task.scaler, task.weights, beta=0.0)
+        return float(total)
+
+    ones = torch.ones(8, len(config.targets), 4)
+    assert loss(ones) == pytest.approx(loss(torch.ones(8, 4)))
+    assert loss(0.01 * ones) == pytest.approx(loss(ones))
+    some, fewer = ones.clone(), labels.clone()
+    some[:3, 0], fewer[:3, 0] = 0.0, torch.nan
+    assert loss(some) == pytest.approx(loss(ones, fewer))
+    assert loss(some) != pytest.approx(loss(ones))

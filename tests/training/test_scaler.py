@@ -89,3 +89,21 @@ def test_calibration_brings_the_spread_to_the_size_of_the_errors(scaler: Scaler)
     for k in (0, 1, 3):
         assert 0.1 * float(scaler.calibration[k]) == pytest.approx(sigma, rel=0.05)
     assert float(scaler.calibration[2]) == 1.0
+
+
+def test_predictions_are_in_the_units_of_the_properties(scaler: Scaler) -> None:
+    graph = collate([from_atoms(atoms, 4.0) for atoms in CRYSTALS])
+    wanted = np.nan_to_num(LABELS, nan=100.0)
+    scaled = scaler.scaled(torch.as_tensor(wanted, dtype=torch.float32), graph)
+    spread = torch.tensor([-1.0, 0.0, 1.0]) * 0.1
+    scaler.calibration.fill_(3.0)
+    value, std = scaler.predictions(scaled[:, :, None] + spread, graph)
+    for k in (0, 1, 3):
+        np.testing.assert_allclose(value[:, k], wanted[:, k], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(std[:, 1], 0.3 * float(scaler.width[1]), rtol=1e-4)
+    tenth = 0.3 * float(scaler.width[3]) * np.log(10) * wanted[:, 3]
+    np.testing.assert_allclose(std[:, 3], tenth, rtol=1e-3)
+    shares = torch.sigmoid(scaled[:, 2, None] + spread).double()
+    np.testing.assert_allclose(value[:, 2], shares.mean(dim=1), rtol=1e-6)
+    np.testing.assert_allclose(std[:, 2], shares.std(dim=1), rtol=1e-5)  # not calibrated
+    assert float(scaler.predictions(scaled[:, :, None] - 1e3 + spread, graph)[0][:, 1].max()) == 0.0

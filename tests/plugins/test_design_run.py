@@ -1,0 +1,274 @@
+"""A whole design run: files, resume after a kill, the command, the benchmark."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.data import covalent_radii
+from ase.db import connect
+from click.testing import CliRunner
+
+pytest.importorskip("sb3_contrib")
+pytest.importorskip("botorch")
+
+from qdgnn_design.bench import bench, run_one
+from qdgnn_design.bench_report import markdown, table
+from qdgnn_design.bench_tasks import Task, emt_values
+from qdgnn_design.cli import design_command
+from qdgnn_design.evaluate import Evaluator, Values, from_functions, surrogate
+from qdgnn_design.output import candidate_rows, write_candidates
+from qdgnn_design.report import write_report
+from qdgnn_design.run import DesignConfig, DesignResult, design
+from qdgnn_design.space import DesignSpace, SpaceConfig
+from qdgnn_design.targets import Target, parse_target
+
+
+def radius(atoms: Atoms) -> float:
+    return float(covalent_radii[atoms.numbers].mean())
+
+
+def volume(atoms: Atoms) -> float:
+    return float(atoms.cell.volume / len(atoms))
+
+
+TARGETS = [
+    Target(name="radius", low=1.38, high=1.38, tolerance=0.01, function=radius),
+    Target(name="volume", goal="minimise", tolerance=1.0, function=volume),
+]
+SPACE = SpaceConfig(elements=("Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"), slots="sites")
+
+
+def run(
+    out: Path, evaluator: Evaluator | None = None, name: str = "genetic", **options: object
+) -> DesignResult:
+    settings = {"budget": 30, "top": 3, "space": SPACE} | options
+    return design(
+        bulk("Cu", cubic=True),
+        TARGETS,
+        evaluator or from_functions(TARGETS),
+        out,
+        DesignConfig(method=name, **settings),  # type: ignore[arg-type]
+        calculator=EMT(),
+    )
+
+
+def test_result_is_ranked_and_written(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    passed = [ranked.verdict.passed for ranked in result.candidates]
+    assert passed == sorted(passed, reverse=True)
+    assert any(passed)
+    files = write_candidates(result, tmp_path) + write_report(result, tmp_path)
+    assert all(path.stat().st_size > 100 for path in files)
+    frames = ase.io.read(tmp_path / "candidates.extxyz", ":")
+    assert len(frames) == 3
+    assert frames[0].info["radius"] == pytest.approx(
+        radius(result.candidates[0].outcome.candidate.atoms)
+    )
+    assert frames[0].info["volume_relaxed"] == pytest.approx(volume(frames[0]), rel=1e-6)
+    assert len(connect(str(tmp_path / "candidates.db"))) == 3
+    assert len(list((tmp_path / "cif").glob("*.cif"))) == 3
+    document = json.loads((tmp_path / "result.json").read_text())
+    assert document["summary"]["evaluations"] == 30
+    assert document["summary"]["hypervolume"] > 0
+    assert document["candidates"][0]["residuals"]["force after relaxation"][0] <= 0.06
+    page = (tmp_path / "report.html").read_text()
+    assert "data:image/png;base64" in page
+    assert document["candidates"][0]["formula"] in page
+
+
+def test_unstable_candidates_fail_with_reasons(tmp_path: Path) -> None:
+    """Negative control: EMT knows no caesium, so that relaxation fails and says so."""
+
+    class Broken(EMT):  # type: ignore[misc]
+        def calculate(self, *args: object, **kwargs: object) -> None:
+            raise ValueError("no such element")
+
+    result = design(
+        bulk("Cu", cubic=True),
+        TARGETS,
+        from_functions(TARGETS),
+        tmp_path,
+        DesignConfig(method="random", budget=4, top=2, space=SPACE),
+        calculator=Broken(),
+    )
+    assert not any(ranked.verdict.passed for ranked in result.candidates)
+    assert "no such element" in result.candidates[0].verdict.reasons[0]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {folder!r})
+import test_design_run as t
+calls = [0]
+def evaluator(structures):
+    calls[0] += len(structures)
+    if calls[0] > 17:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return t.from_functions(t.TARGETS)(structures)
+t.run(Path({out!r}), evaluator, {name!r})
+"""
+
+
+@pytest.mark.parametrize("name", ["genetic", pytest.param("hybrid", marks=pytest.mark.slow)])
+def test_kill_and_resume_give_the_same_candidates(name: str, tmp_path: Path) -> None:
+    code = KILLED.format(folder=str(Path(__file__).parent), out=str(tmp_path / "a"), name=name)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    known = (tmp_path / "a" / "evaluations.jsonl").read_text()
+    assert 1 < known.count('"key"') <= 17
+    seen: list[int] = []
+
+    def counting(structures: Sequence[Atoms]) -> list[Values | str]:
+        seen.append(len(structures))
+        return from_functions(TARGETS)(structures)
+
+    resumed = run(tmp_path / "a", counting, name)
+    whole = run(tmp_path / "b", None, name)
+    assert candidate_rows(resumed) == candidate_rows(whole)
+    relaxed = len(resumed.candidates)  # are evaluated again after relaxation
+    assert sum(seen) - relaxed == 30 - known.count('"key"')
+
+
+def test_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, name="random", budget=3)
+    with pytest.raises(ValueError, match="choose another folder"):
+        run(tmp_path, name="random", budget=3, seed=1)
+
+
+@pytest.mark.slow
+def test_goal_method_trains_once(tmp_path: Path) -> None:
+    options = {"budget": 8, "training_budget": 40, "training_steps": 32, "horizon": 3}
+    first = run(tmp_path, name="goal", **options)
+    assert first.training_calls == 40
+    policy = (tmp_path / "policy.zip").stat().st_mtime_ns
+    again = run(tmp_path, name="goal", **options)
+    assert (tmp_path / "policy.zip").stat().st_mtime_ns == policy
+    assert candidate_rows(again) == candidate_rows(first)
+    assert again.training_calls == first.training_calls
+
+
+def test_surrogate_tells_what_it_cannot(tmp_path: Path) -> None:
+    from qdgnn_ase import Predictor
+
+    predictor = Predictor()
+    with pytest.raises(ValueError, match="ionic_conductivity"):
+        surrogate(predictor, [parse_target("ionic_conductivity=max")])
+    good, bad = bulk("NaCl", "rocksalt", a=5.6), Atoms("Pu2", [[0, 0, 0], [0, 0, 0.01]])
+    values = surrogate(predictor)([good, bad, good])
+    assert isinstance(values[1], str)
+    assert isinstance(values[0], Values)
+    assert values[0].values["band_gap"] > 3
+    features = predictor.embedding([good, good * (2, 1, 1)])
+    assert features.shape == (2, predictor.model.config.trunk.hidden)
+    assert features[0] == pytest.approx(features[1], abs=1e-4)
+    assert predictor.embedding([]).shape == (0, features.shape[1])
+
+
+def test_command(tmp_path: Path) -> None:
+    start = tmp_path / "nacl.cif"
+    bulk("NaCl", "rocksalt", a=5.6).write(start)
+    arguments = [str(start), "-t", "band_gap=4.5", "-t", "bulk_modulus=max", "-o"]
+    arguments += [str(tmp_path / "out"), "--budget", "8", "--method", "hill-climb"]
+    arguments += ["--elements", "K Rb Li F Br I", "--top", "2", "--no-filter"]
+    done = CliRunner().invoke(design_command, arguments)
+    assert done.exit_code == 0, done.output
+    assert "8 evaluations" in done.output
+    assert (tmp_path / "out" / "report.html").is_file()
+    again = CliRunner().invoke(design_command, [*arguments, "--seed", "3"])
+    assert isinstance(again.exception, ValueError)
+    wrong = CliRunner().invoke(design_command, [*arguments, "-t", "gap=1"])
+    assert "target must be one of" in str(wrong.exception)
+
+
+@pytest.mark.slow
+def test_command_filters(tmp_path: Path) -> None:
+    start = tmp_path / "nacl.cif"
+    bulk("NaCl", "rocksalt", a=5.6).write(start)
+    arguments = [str(start), "-t", "band_gap=5.0~0.5", "-o", str(tmp_path / "out"), "--budget"]
+    arguments += ["6", "--elements", "K Rb Br", "--top", "1"]
+    done = CliRunner().invoke(design_command, arguments)
+    assert done.exit_code == 0, done.output
+    row = json.loads((tmp_path / "out" / "result.json").read_text())["candidates"][0]
+    assert "elastic eigenvalue below zero" in row["residuals"]
+    assert row["values_relaxed"] is not None
+
+
+def tiny_task() -> Task:
+    start = bulk("Cu", a=3.9) * (2, 1, 1)
+    config = SpaceConfig(
+        elements=("Cu", "Ag", "Au"), families=("substitute",), slots="sites", rescale=False
+    )
+    space = DesignSpace(start, config)
+
+    def evaluator(structures: Sequence[Atoms]) -> list[Values | str]:
+        return [Values(emt_values(atoms)) for atoms in structures]
+
+    def goal(rng: np.random.Generator) -> tuple[Target, ...]:
+        wanted = emt_values(space.walk(rng, 3).atoms)["bulk_modulus"]
+        return (Target(name="bulk_modulus", low=wanted, high=wanted, tolerance=1e-6),)
+
+    def features(structures: Sequence[Atoms]) -> np.ndarray:
+        return np.array([space.encode(atoms) for atoms in structures])
+
+    return Task("tiny", space, evaluator, features, goal, horizon=3)
+
+
+def test_bench_counts_the_calls_to_the_hit() -> None:
+    task = tiny_task()
+    goal = task.draw_goal(np.random.default_rng(1))
+    row = run_one(task, goal, "random", 0, None)
+    assert 1 <= row["calls"] == row["evaluations"] <= 6  # six different decorations
+    assert row["failed"] == row["rejected"] == 0
+
+
+def test_bench_report_says_who_wins() -> None:
+    calls = {"hybrid": [10, 12, 9], "random": [60, None, 80], "goal": [5, 6, 4]}
+    runs = [
+        {"task": "t", "method": name, "goal": k, "seed": 0, "calls": n}
+        | {"evaluations": n or 200, "proposed": 200, "rejected": 1, "failed": 0}
+        for name, values in calls.items()
+        for k, n in enumerate(values)
+    ]
+    policy = {"task": "t", "steps": 100, "training_calls": 500, "cpu_seconds": 1}
+    document = {
+        "date": "2026-01-01",
+        "machine": "m",
+        "budgets": [50, 100, 200],
+        "policies": [policy],
+        "runs": runs,
+    }
+    rows = table(document, "t")
+    assert rows["random"]["shares"]["100"][0] == pytest.approx(2 / 3)
+    assert rows["random"]["mean"][0] == pytest.approx((60 + 200 + 80) / 3)
+    assert rows["random"]["difference"][1] > 0
+    text = markdown(document)
+    assert "`hybrid`, is ahead of random; behind goal" in text
+    assert "Training `goal` cost 500 unique evaluations" in text
+    assert f"pays after {500 / (31 / 3 - 5):.0f} goals" in text
+
+
+def test_bench_reports_what_was_run(tmp_path: Path) -> None:
+    arguments = ["-o", str(tmp_path), "--report-only"]
+    assert "must hold runs" in CliRunner().invoke(bench, arguments).output
+    head = {"task": "EMT-fcc8", "goal": 0, "seed": 0, "evaluations": 9, "proposed": 9}
+    rows = [head | {"method": m, "calls": 9, "rejected": 0, "failed": 0} for m in ("hybrid", "ppo")]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "runs.jsonl").write_text(text + '{"task": "half a li')
+    done = CliRunner().invoke(bench, arguments)
+    assert done.exit_code == 0, done.output
+    assert len(json.loads((tmp_path / "design.json").read_text())["runs"]) == 2
+    assert (tmp_path / "design.png").stat().st_size > 1000
