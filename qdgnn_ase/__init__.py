@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from qdgnn_ase.nn.speed import tune_process
     from qdgnn_ase.nn.trunk import QDGNNConfig, quantum_descriptors
     from qdgnn_ase.properties import PROPERTIES, Property
+    from qdgnn_ase.quantum.atomic import atomic_features
+    from qdgnn_ase.quantum.bands import ElectronicStructure
     from qdgnn_ase.quantum.protocol import (
         Described,
         DescriptorProvider,
@@ -63,8 +65,6 @@ if TYPE_CHECKING:
         check_leakage,
         descriptor_provider,
     )
-    from qdgnn_ase.quantum.atomic import atomic_features
-    from qdgnn_ase.quantum.bands import ElectronicStructure
     from qdgnn_ase.quantum.references import composition_matrix, fit_element_energies
     from qdgnn_ase.quantum.solve import tight_binding
     from qdgnn_ase.training.checkpoint import (
@@ -189,10 +189,10 @@ __all__ = [
     "Scaler",
     "Split",
     "TrainConfig",
-    "check_leakage",
     "agreement",
     "atomic_features",
     "calibration",
+    "check_leakage",
     "collate",
     "composition_matrix",
     "descriptor_provider",
