@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy loads; idle threads spin
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # read when numpy and torch load, here
+    os.environ.setdefault(_name, "1")  # and in the processes that tests start: idle threads spin
 
 from functools import cache
 from pathlib import Path

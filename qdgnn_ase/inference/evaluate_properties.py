@@ -162,7 +162,7 @@ def calibration(errors: Array, std: Array) -> dict[str, float]:
     Returns:
         calibration_error: mean difference between the share of errors inside the central intervals
         of 10-90 % of a normal distribution and those shares; within_sigma: share of errors within
-        one sigma (0.683 wanted); spearman: rank correlation of |error| and sigma.
+        one sigma (0.683 wanted); spearman: rank correlation of absolute error and sigma.
     """
     scaled = np.abs(errors) / np.maximum(std, 1e-12)
     bounds = norm.ppf(0.5 + _LEVELS / 2)
