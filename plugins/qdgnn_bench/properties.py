@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from qdgnn_bench.baselines import BASELINES
-from qdgnn_bench.property_report import markdown, parity_plot, summarise
+from qdgnn_bench.property_report import markdown, parity_plot, short_table, summarise
 from qdgnn_bench.property_rows import compared, select
 from qdgnn_bench.property_runs import OURS, Protocol, Result, result_file, run
 from qdgnn_bench.property_timing import inference
+from qdgnn_bench.readme import check_blocks, replace_blocks
 from qdgnn_bench.trivial import trivial_predictions
 
 
@@ -34,8 +35,10 @@ from qdgnn_bench.trivial import trivial_predictions
     help=f"Of {', '.join([*BASELINES, *OURS])}; separated by commas without blanks.",
 )
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder.")
+@click.option("--readme", type=click.Path(exists=True), help="Replace the table in it.")
 def properties(
     file: Path,
+    *,
     targets: tuple[str, ...],
     rows: int,
     max_atoms: int,
@@ -43,6 +46,7 @@ def properties(
     seeds: str,
     models: str,
     output: Path,
+    readme: str | None,
 ) -> None:
     """Train models for the targets of FILE and compare them on its test fold.
 
@@ -50,6 +54,8 @@ def properties(
     parity.png into the folder after every run.
     """
     torch.set_num_threads(1)
+    if readme:
+        check_blocks(readme, "comparison")
     columns = dict(target.split("=", 1) for target in targets)
     names = _names(models)
     folds = select(file, columns, train=rows, max_atoms=max_atoms)
@@ -75,6 +81,8 @@ def properties(
             _write(protocol, head, results, trivial)
     document = _write(protocol, head, results, trivial, inference(protocol, names))
     click.echo(markdown(document))
+    if readme:
+        replace_blocks(readme, {"comparison": short_table(document)})
 
 
 def _names(models: str) -> list[str]:

@@ -95,11 +95,38 @@ def markdown(document: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _target_table(target: str, errors: Mapping[str, Any]) -> list[str]:
-    row = PROPERTIES[target]
-    unit = f"log10 {row.unit}" if row.scale == "log10" else row.unit
+def short_table(document: Mapping[str, Any]) -> str:
+    """For the README: a row for each model, its errors and the ratios of ours to them."""
+    targets, errors = document["targets"], document["errors"]
+    first = targets[0]
+    rows = document["rows"]
+    units = [f"{name}, {_unit(name)}" for name in targets]
     lines = [
-        f"| {target} | MAE, {unit} | RMSE | R2 | ratio | goal | difference |",
+        f"Mean absolute errors (ours / theirs); {rows['train']} / {rows['val']} / {rows['test']} "
+        f"rows of {document['file']} by formula, {document['minutes']:g} CPU minutes per run, "
+        f"seeds {document['seeds']}.",
+        "",
+        f"| model | {' | '.join(units)} |",
+        "|---|" + "---|" * len(targets),
+    ]
+    for name, found in sorted(errors.items(), key=lambda item: item[1][first]["mae"]):
+        cells = [
+            f"{found[target]['mae']:.3f}"
+            + ("" if name == OURS else f" ({found[target]['ratio']:.2f})")
+            for target in targets
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _unit(target: str) -> str:
+    row = PROPERTIES[target]
+    return f"log10 {row.unit}" if row.scale == "log10" else row.unit
+
+
+def _target_table(target: str, errors: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"| {target} | MAE, {_unit(target)} | RMSE | R2 | ratio | goal | difference |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, found in sorted(errors.items(), key=lambda item: item[1][target]["mae"]):

@@ -239,7 +239,10 @@ def test_command(rows_file: Path, tmp_path: Path) -> None:
     """A baseline and ours from start to tables; the folder belongs to these rows."""
     output = tmp_path / "out"
     arguments = [str(rows_file), "--target", "formation_energy=formation_energy", "--minutes"]
+    readme = tmp_path / "README.md"
+    readme.write_text("a\n<!-- comparison: made by x -->\n<!-- end of comparison -->\nb\n")
     options = ["--seeds", "0", "--models", "CGCNN,qdgnn", "-o", str(output)]
+    options += ["--readme", str(readme)]
     done = CliRunner().invoke(properties, [*arguments, "0.02", *options])
     assert done.exit_code == 0, done.output
     document = json.loads((output / "properties.json").read_text())
@@ -247,6 +250,7 @@ def test_command(rows_file: Path, tmp_path: Path) -> None:
     assert document["inference"].keys() == {"CGCNN", "qdgnn", "CGCNN, DeepChem's featurizer"}
     assert (output / "properties.md").read_text() == markdown(document)
     assert (output / "parity.png").stat().st_size > 1000
+    assert "| boosted trees of composition | " in readme.read_text()
     other = CliRunner().invoke(properties, [*arguments, "0.05", *options])
     assert other.exit_code == 2
     assert "choose another folder" in other.output
