@@ -9,7 +9,7 @@ demo: .venv/core
 	.venv/bin/qdgnn demo
 
 test: .venv/dev lint
-	.venv/bin/pytest -q -m "slow or not slow"
+	.venv/bin/pytest -q -m "slow or not slow" -n auto --dist loadfile
 
 lint: .venv/dev
 	.venv/bin/ruff check .
@@ -34,6 +34,10 @@ results: .venv/dev
 	.venv/bin/qdgnn bench-card $(DATA)/pes_mattersim_bench/*.xyz.gz --m3gnet $(M3GNET) --chgnet \
 	  --model qdgnn_ase/pretrained/default.safetensors --dynamics $(RESULTS)/dynamics.json \
 	  --tables $(RESULTS) --readme README.md
+	.venv/bin/qdgnn bench-transfer $(DATA)/wbm972/wbm972.jsonl.gz --json $(RESULTS)/transfer_wbm972.json \
+	  --target formation_energy=corrected_formation_energy_per_atom
+	.venv/bin/qdgnn bench-conductivity $(DATA)/obelix/obelix.csv \
+	  --cifs $(DATA)/obelix/obelix_cifs.jsonl.gz --json $(RESULTS)/conductivity.json
 	.venv/bin/qdgnn bench-property-card --model qdgnn_ase/pretrained/properties.safetensors \
 	  --readme README.md $(DATA)/mp36k/mp36k.jsonl.gz $(DATA)/elastic_mp/elastic_mp.jsonl.gz \
 	  $(DATA)/phonons_matbench/phonons_matbench.jsonl.gz $(DATA)/mp40_ehull/mp40_ehull.jsonl.gz

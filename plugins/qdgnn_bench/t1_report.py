@@ -30,8 +30,8 @@ def markdown(result: dict[str, Any]) -> str:
             "",
             f"**Beyond T0, T1 takes away {_share(gain)} of the error; {100 * needed:.0f} % were "
             f"asked for. The full form {verdict}.** The loss with the smallest error decides: "
-            "where the correction by T0 makes the model worse, T1 may only undo that. (That rule was set "
-            "after both losses had been seen.)",
+            "where the correction by T0 makes the model worse, T1 may only undo that. (That rule "
+            "was set after both losses had been seen.)",
             "",
             "| loss | features | MAE, eV | share of the model's error taken away beyond T0 |",
             "|---|---|---|---|",
