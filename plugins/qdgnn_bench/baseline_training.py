@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import process_time
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from qdgnn_ase import AtomGraph, collate
 
@@ -65,7 +66,7 @@ def train(
         FloatingPointError: If the validation error was never finite.
     """
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=1e-5)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(_EMA), use_buffers=True)
+    average = AveragedModel(model, multi_avg_fn=_moving_average, use_buffers=True)
     best, best_state, steps, evaluations = math.inf, None, 0, 0
     started = process_time()
     for indices in _batches(len(train.graphs), batch_size, seed):
@@ -120,6 +121,16 @@ def _batches(n: int, size: int, seed: int) -> Iterator[list[int]]:
     while True:
         order = rng.permutation(n).tolist()
         yield from (order[k : k + size] for k in range(0, n, size))
+
+
+@torch.no_grad()
+def _moving_average(average: Any, current: Any, n: Tensor | int) -> None:
+    """Exponential moving average that forgets its start; counters are copied."""
+    share = 1 - min(_EMA, (1 + int(n)) / (10 + int(n)))
+    if average[0].is_floating_point():
+        torch._foreach_lerp_(average, current, share)
+    else:
+        torch._foreach_copy_(average, current)
 
 
 def _rate(share: float) -> float:

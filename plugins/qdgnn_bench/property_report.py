@@ -98,13 +98,14 @@ def markdown(document: Mapping[str, Any]) -> str:
 def short_table(document: Mapping[str, Any]) -> str:
     """For the README: a row for each model, its errors and the ratios of ours to them."""
     targets, errors = document["targets"], document["errors"]
-    first = targets[0]
-    rows = document["rows"]
+    first, rows = targets[0], document["rows"]
+    minutes = [run["cpu_minutes"] for runs in document["runs"].values() for run in runs]
+    ours = [run["cpu_minutes"] for run in document["runs"].get(OURS, [])] or [0.0]
     units = [f"{name}, {_unit(name)}" for name in targets]
     lines = [
         f"Mean absolute errors (ours / theirs); {rows['train']} / {rows['val']} / {rows['test']} "
-        f"rows of {document['file']} by formula, {document['minutes']:g} CPU minutes per run, "
-        f"seeds {document['seeds']}.",
+        f"rows of {document['file']} by formula, {min(minutes):.0f}-{max(minutes):.0f} CPU minutes "
+        f"per run (ours {max(ours):.0f}), seeds {document['seeds']}.",
         "",
         f"| model | {' | '.join(units)} |",
         "|---|" + "---|" * len(targets),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,13 @@ def test_half_a_line_is_computed_again(tmp_path: Path) -> None:
     assert output.read_text() == text
 
 
-def test_processes(tmp_path: Path) -> None:
-    rows = run_tasks(abs_row, items(4), tmp_path / "rows.jsonl", jobs=2)
-    assert [row["value"] for row in rows] == [0, 1, 2, 3]
+def test_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "quick_work.py").write_text(WORK)
+    monkeypatch.syspath_prepend(tmp_path)  # the processes import it too
+    work = import_module("quick_work").work
+    rows = run_tasks(work, items(4), tmp_path / "rows.jsonl", jobs=2)
+    assert [row["key"] for row in rows] == ["n0", "n1", "n2", "n3"]
     assert os.getpid() not in {row["process"] for row in rows}
-
-
-def abs_row(number: int) -> dict[str, Any]:
-    return {"value": abs(number), "process": os.getpid()}
 
 
 @pytest.mark.parametrize(("jobs", "n"), [(0, 2), (-1, 2)])
