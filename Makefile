@@ -9,7 +9,7 @@ demo: .venv/core
 	.venv/bin/qdgnn demo
 
 test: .venv/dev lint
-	.venv/bin/pytest -q -m "slow or not slow" -n auto --dist loadfile
+	.venv/bin/pytest -q -m "slow or not slow" -n logical --dist loadfile
 
 lint: .venv/dev
 	.venv/bin/ruff check .
