@@ -20,7 +20,9 @@ from qdgnn_ase.inference.predict import Prediction, Predictor
 from qdgnn_ase.training.checkpoint import write_atomic
 
 _CHUNK = 64
-_SHOWN = 20
+_SHOWN = 9
+"""Structures that are printed; files have all."""
+_COLUMNS = 3
 
 Row = dict[str, Any]
 
@@ -47,8 +49,8 @@ def predict(
         for name in files:
             _predict_file(name, predictor, rows, failures)
             bar.update(task, advance=1, note=f"{len(rows)} structures")
-    if rows:
-        console.print(_table(rows[:_SHOWN]))
+    for start in range(0, min(len(rows), _SHOWN), _COLUMNS):
+        console.print(_table(rows[start : start + _COLUMNS]))
     if json_output is not None:
         write_atomic(json_output, json.dumps(rows, indent=1).encode())
     if csv_output is not None:
@@ -96,24 +98,31 @@ def _outcome(atoms: Atoms, predictor: Predictor) -> dict[str, Prediction] | str:
 
 
 def _table(rows: list[Row]) -> Table:
-    names = list(rows[0]["properties"])
-    table = Table("structure", *(f"{n}\n{rows[0]['properties'][n]['unit']}" for n in names))
-    for row in rows:
-        cells = []
-        for name in names:
-            value = row["properties"].get(name)
-            mark = "" if value is None or value["in_domain"] else " ?"
-            cells.append(
-                "" if value is None else f"{value['value']:.3g}\n±{value['std']:.2g}{mark}"
-            )
-        table.add_row(f"{row['formula']}\n{Path(row['file']).name}:{row['index']}", *cells)
+    """A row for each property that one of the structures has, a column for each structure."""
+    heads = [f"{row['formula']}\n{Path(row['file']).name}:{row['index']}" for row in rows]
+    table = Table("", "unit", *heads)
+    for name in _names(rows):
+        values = [row["properties"].get(name) for row in rows]
+        unit = next(value["unit"] for value in values if value is not None)
+        table.add_row(name, unit, *(_cell(value) for value in values))
     return table
+
+
+def _names(rows: list[Row]) -> list[str]:
+    """Properties that some structure has."""
+    return list(dict.fromkeys(name for row in rows for name in row["properties"]))
+
+
+def _cell(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return ""
+    mark = "" if value["in_domain"] else " ?"
+    return f"{value['value']:.3g} ± {value['std']:.2g}{mark}"
 
 
 def _csv(rows: list[Row]) -> str:
     text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row["properties"]))
-    heads = [head for name in names for head in (name, f"{name}_std")]
+    heads = [head for name in _names(rows) for head in (name, f"{name}_std")]
     writer = csv.DictWriter(text, ["file", "index", "formula", *heads, "in_domain"])
     writer.writeheader()
     for row in rows:
