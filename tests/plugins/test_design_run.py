@@ -122,6 +122,15 @@ t.run(Path({out!r}), evaluator, {name!r})
 """
 
 
+def rounded(value: Any) -> Any:
+    """To six decimals: sums in another order differ in the last digits of a relaxation."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 @pytest.mark.parametrize("name", ["genetic", pytest.param("hybrid", marks=pytest.mark.slow)])
 def test_kill_and_resume_give_the_same_candidates(name: str, tmp_path: Path) -> None:
     code = KILLED.format(folder=str(Path(__file__).parent), out=str(tmp_path / "a"), name=name)
@@ -138,7 +147,7 @@ def test_kill_and_resume_give_the_same_candidates(name: str, tmp_path: Path) -> 
 
     resumed = run(tmp_path / "a", counting, name)
     whole = run(tmp_path / "b", None, name)
-    assert candidate_rows(resumed) == candidate_rows(whole)
+    assert rounded(candidate_rows(resumed)) == rounded(candidate_rows(whole))
     relaxed = len(resumed.candidates)  # are evaluated again after relaxation
     assert sum(seen) - relaxed == 30 - known.count('"key"')
 
@@ -157,7 +166,7 @@ def test_goal_method_trains_once(tmp_path: Path) -> None:
     policy = (tmp_path / "policy.zip").stat().st_mtime_ns
     again = run(tmp_path, name="goal", **options)
     assert (tmp_path / "policy.zip").stat().st_mtime_ns == policy
-    assert candidate_rows(again) == candidate_rows(first)
+    assert rounded(candidate_rows(again)) == rounded(candidate_rows(first))
     assert again.training_calls == first.training_calls
 
 
