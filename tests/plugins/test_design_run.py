@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -110,6 +111,7 @@ def test_unstable_candidates_fail_with_reasons(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, {folder!r})
 import test_design_run as t
 calls = [0]
