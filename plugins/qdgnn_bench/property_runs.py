@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Protocol:
     """CPU minutes per run."""
     folder: Path
     """Runs are stored there."""
+    counts_compilation: bool = True
+    """Whether the compilation of our step is part of the minutes; not while tuning."""
 
 
 def run(protocol: Protocol, name: str, seed: int) -> Result:
@@ -73,8 +75,8 @@ def result_file(folder: Path, name: str, seed: int) -> Path:
 
 
 def best_model(folder: Path, name: str) -> Path:
-    """Checkpoint of a finished run of ours."""
-    return next(folder.glob(f"{_slug(name)}-0-*/best.safetensors"))
+    """Checkpoint of a finished run of ours, of any seed: the time is the same."""
+    return next(folder.glob(f"{_slug(name)}-[0-9]*-*/best.safetensors"))
 
 
 def _learning_rate(protocol: Protocol, name: str) -> float:
@@ -82,8 +84,12 @@ def _learning_rate(protocol: Protocol, name: str) -> float:
     stored = protocol.folder / f"{_slug(name)}-tuning.json"
     if not stored.is_file():
         folds = protocol.folds | {"train": protocol.folds["train"].first(TUNING_ROWS)}
-        short = Protocol(
-            folds, protocol.targets, TUNING_SHARE * protocol.minutes, protocol.folder / "tuning"
+        short = replace(
+            protocol,
+            folds=folds,
+            minutes=TUNING_SHARE * protocol.minutes,
+            folder=protocol.folder / "tuning",
+            counts_compilation=False,
         )
         trainer = _ours if name in OURS else _baseline
         errors = {rate: trainer(short, name, 0, rate)[1]["val_error"] for rate in LEARNING_RATES}
@@ -142,12 +148,11 @@ def _unscaled(model: nn.Module, examples: Examples, scaler: Scaler) -> Array:
 
 
 def _ours(protocol: Protocol, name: str, seed: int, learning_rate: float) -> tuple[Array, Result]:
-    short = len(protocol.folds["train"].structures) <= TUNING_ROWS
     rows = protocol.folder / "rows.jsonl"
     if not rows.is_file():
         write_rows(rows, list(protocol.folds.values()), protocol.targets)
     seconds, overhead = _epoch_seconds(protocol, name, rows)
-    spare = 60 * protocol.minutes - (0 if short else overhead)
+    spare = 60 * protocol.minutes - (overhead if protocol.counts_compilation else 0)
     epochs = max(2, int(spare / seconds))
     config = _config(protocol, name, rows, seed, learning_rate, epochs)
     folder = protocol.folder / f"{_slug(name)}-{seed}-{learning_rate}"

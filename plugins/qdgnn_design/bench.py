@@ -8,6 +8,7 @@ the benchmark goes on where it was killed.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import resource
 import time
@@ -98,6 +99,7 @@ def run_task(
 ) -> Iterator[Row]:
     """Runs that are not in ``out`` yet; goals first, so that an early end is fair to all."""
     path = out / "runs.jsonl"
+    _cut_half_line(path)
     done = {_run_key(row) for row in _lines(path)}
     goals = [task.draw_goal(np.random.default_rng([7, k])) for k in range(n_goals)]
     policy: Any = None
@@ -243,6 +245,13 @@ def _once(path: Path, measure: Callable[[], Any]) -> None:
 
 def _run_key(row: Row) -> tuple[str, str, int, int]:
     return row["task"], row["method"], row["goal"], row["seed"]
+
+
+def _cut_half_line(path: Path) -> None:
+    """The next row would go on in it."""
+    if path.is_file():
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def _lines(path: Path) -> list[Row]:

@@ -70,7 +70,8 @@ def surrogate(
     """
     known = set(predictor([bulk("Al")])[0])  # the learned ones and those that follow from them
     own = [target for target in targets if target.function is not None]
-    if missing := {t.name for t in targets} - known - {t.name for t in own}:
+    wanted = {target.name for target in targets}
+    if missing := wanted - known - {t.name for t in own}:
         raise ValueError(
             f"targets must be of {sorted(known)} with this model, got {sorted(missing)}; pass "
             "another model or a function"
@@ -81,7 +82,9 @@ def surrogate(
         good = [atoms for atoms in relaxed if isinstance(atoms, Atoms)]
         rows = iter(_predictions(predictor, good))
         return [
-            atoms if isinstance(atoms, str) else _values(next(rows), atoms, own, calculator)
+            atoms
+            if isinstance(atoms, str)
+            else _complete(_values(next(rows), atoms, own, calculator), wanted)
             for atoms in relaxed
         ]
 
@@ -124,6 +127,13 @@ def _values(
         all(prediction.in_domain for prediction in row.values()),
         None if calculator is None else atoms,
     )
+
+
+def _complete(values: Values | str, wanted: set[str]) -> Values | str:
+    """The values, or that a derived one does not exist for these elements."""
+    if isinstance(values, str) or wanted <= values.values.keys():
+        return values
+    return f"no value: {', '.join(sorted(wanted - values.values.keys()))}"
 
 
 def _relaxed(atoms: Atoms, calculator: Calculator | None, steps: int) -> Atoms | str:

@@ -50,8 +50,8 @@ class Published:
 
 
 _BETZINGER = "Betzinger et al., Phys. Rev. B 81, 195117 (2010), FLAPW, and VASP therein"
-_SHISHKIN = "Shishkin, Kresse, Phys. Rev. B 75, 235102 (2007)"
-_PAIER = "Paier et al., J. Chem. Phys. 124, 154709 (2006)"
+_SHISHKIN = "Shishkin, Kresse, Phys. Rev. B 75, 235102 (2007), values as remembered"
+_PAIER = "Paier et al., J. Chem. Phys. 124, 154709 (2006), values as remembered"
 
 STRUCTURES = {"Si": "diamond", "MgO": "rocksalt", "NaCl": "rocksalt", "LiF": "rocksalt"}
 GAPS: dict[str, Published] = {

@@ -24,7 +24,7 @@ from click.testing import CliRunner
 pytest.importorskip("sb3_contrib")
 pytest.importorskip("botorch")
 
-from qdgnn_design.bench import bench, run_one
+from qdgnn_design.bench import _cut_half_line, bench, run_one
 from qdgnn_design.bench_report import markdown, table
 from qdgnn_design.bench_tasks import Task, emt_values
 from qdgnn_design.cli import design_command
@@ -244,6 +244,23 @@ def test_bench_counts_the_calls_to_the_hit() -> None:
     row = run_one(task, goal, "random", 0, None)
     assert 1 <= row["calls"] == row["evaluations"] <= 6  # six different decorations
     assert row["failed"] == row["rejected"] == 0
+
+
+def test_half_a_line_does_not_spoil_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_text('{"a": 1}\n{"b": ')
+    _cut_half_line(path)
+    assert path.read_text() == '{"a": 1}\n'
+    _cut_half_line(tmp_path / "none.jsonl")
+
+
+def test_derived_value_that_an_element_lacks_is_a_failure() -> None:
+    from qdgnn_ase import Predictor
+
+    evaluate = surrogate(Predictor(), [parse_target("cohesive_energy=max")])
+    good, bad = evaluate([bulk("Cu"), bulk("Xe", "fcc", a=6.2)])
+    assert not isinstance(good, str)
+    assert bad == "no value: cohesive_energy"
 
 
 def test_bench_report_says_who_wins() -> None:

@@ -13,13 +13,20 @@ from ase import Atoms
 from ase.build import bulk
 from click.testing import CliRunner
 
-from qdgnn_ase import AtomGraph, Scaler, collate, composition_matrix, from_atoms
+from qdgnn_ase import (
+    AtomGraph,
+    PropertyTrainConfig,
+    Scaler,
+    collate,
+    composition_matrix,
+    from_atoms,
+)
 from qdgnn_bench.baseline_training import Examples, predictions, train
 from qdgnn_bench.baselines import BASELINES, element_table, nearest
 from qdgnn_bench.properties import properties
 from qdgnn_bench.property_report import markdown, summarise
 from qdgnn_bench.property_rows import Rows, compared, select, write_rows
-from qdgnn_bench.property_runs import Protocol, run
+from qdgnn_bench.property_runs import Protocol, best_model, run
 from qdgnn_bench.trivial import composition_features, trivial_predictions
 
 pytest.importorskip("deepchem")
@@ -232,6 +239,36 @@ def test_a_finished_run_is_kept(rows_file: Path, tmp_path: Path) -> None:
     stored = (tmp_path / "runs" / "SchNet-0.json").read_text()
     assert run(protocol, "SchNet", 0) == json.loads(stored)
     assert (tmp_path / "runs" / "SchNet-0.json").read_text() == stored
+
+
+@pytest.mark.parametrize(("counts", "epochs"), [(True, 5), (False, 10)])
+def test_compilation_counts_in_a_run_of_few_rows_too(
+    rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: bool, epochs: int
+) -> None:
+    """10 s, epochs of 1 s after 5 s of compilation; while tuning the 5 s are left out."""
+    protocol = replace(
+        _protocol(rows_file, tmp_path / "runs"), minutes=10 / 60, counts_compilation=counts
+    )
+    seen: list[int] = []
+
+    def stop(config: PropertyTrainConfig, folder: Path) -> Path:
+        seen.append(config.epochs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qdgnn_bench.property_runs.fit", stop)
+    (protocol.folder / "qdgnn-timing.json").write_text("[1.0, 5.0]")
+    (protocol.folder / "qdgnn-tuning.json").write_text('{"0.002": 1.0}')
+    with pytest.raises(KeyboardInterrupt):
+        run(protocol, "qdgnn", 0)
+    assert seen == [epochs]
+
+
+def test_model_of_any_seed_is_timed(tmp_path: Path) -> None:
+    for name in ("qdgnn-3-0.002", "qdgnn-no-quantum-1-0.002", "qdgnn-timing"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "best.safetensors").touch()
+    assert best_model(tmp_path, "qdgnn").parent.name == "qdgnn-3-0.002"
+    assert best_model(tmp_path, "qdgnn, no quantum").parent.name == "qdgnn-no-quantum-1-0.002"
 
 
 @pytest.mark.slow
