@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         vacancy,
     )
     from qdgnn_ase.data.splits import fold_of, reduced_formula, split_indices
-    from qdgnn_ase.data.targets import LabelledStructure, read_labelled
+    from qdgnn_ase.data.targets import LabelledStructure, read_columns, read_labelled
     from qdgnn_ase.data.tasks import run_tasks
     from qdgnn_ase.graph import AtomGraph, collate, from_atoms
     from qdgnn_ase.inference.bootstrap import resampled_weights
@@ -139,6 +139,7 @@ _HOME = {
     "property_loss": "training.losses",
     "quantum_descriptors": "nn.trunk",
     "rattle": "data.perturb",
+    "read_columns": "data.targets",
     "read_labelled": "data.targets",
     "read_structures": "data.io",
     "reduced_formula": "data.splits",
@@ -219,6 +220,7 @@ __all__ = [
     "property_loss",
     "quantum_descriptors",
     "rattle",
+    "read_columns",
     "read_labelled",
     "read_structures",
     "reduced_formula",

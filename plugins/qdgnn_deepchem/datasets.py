@@ -16,7 +16,7 @@ from deepchem.splits import Splitter
 from deepchem.trans import Transformer
 from pymatgen.io.ase import AseAtomsAdaptor
 
-from qdgnn_ase import PROPERTIES, read_labelled, reduced_formula
+from qdgnn_ase import read_columns, reduced_formula
 from qdgnn_deepchem.featurizer import QDGNNFeaturizer
 from qdgnn_deepchem.splitter import FormulaSplitter
 
@@ -42,7 +42,7 @@ def load_qdgnn_dataset(
 
     Args:
         path: JSON lines, extxyz, an ASE database, or a CIF folder with ``id_prop.csv``; see
-            `qdgnn_ase.read_labelled`.
+            `qdgnn_ase.read_columns`.
         tasks: Columns to learn, or task -> column (``log10:NAME`` for a column of logarithms).
         featurizer: `QDGNNFeaturizer()` if not given. DeepChem's get pymatgen Structures.
         splitter: "formula", a name of MolNet or a Splitter; None for one data set.
@@ -88,20 +88,11 @@ class _LocalLoader(_MolnetLoader):  # type: ignore[misc]  # DeepChem has no type
 
 
 def read_rows(path: Path, columns: Mapping[str, str]) -> list[Row]:
-    """Structures with the labels of any columns, whatever the tasks are called.
-
-    `read_labelled` knows the names of PROPERTIES: columns are read under borrowed ones.
-    """
-    borrowed = [name for name, row in PROPERTIES.items() if not row.derived]
-    asked = list(columns.values())
-    rows: list[Row] = []
-    for start in range(0, len(asked), len(borrowed)):
-        names = dict(zip(borrowed, asked[start : start + len(borrowed)], strict=False))
-        found = read_labelled(path, names)
-        rows = rows or [(row.atoms, [], row.name) for row in found]
-        for (_, labels, _), row in zip(rows, found, strict=True):
-            labels += [row.labels[name] for name in names]
-    return rows
+    """Structures with the labels of any columns, whatever the tasks are called."""
+    return [
+        (row.atoms, [row.labels[name] for name in columns], row.name)
+        for row in read_columns(path, columns)
+    ]
 
 
 def _shards(rows: list[Row], featurizer: Featurizer, size: int) -> Iterator[tuple[Any, ...]]:

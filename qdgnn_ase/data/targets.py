@@ -41,23 +41,33 @@ class LabelledStructure:
 
 
 def read_labelled(path: str | Path, columns: Mapping[str, str]) -> list[LabelledStructure]:
+    """`read_columns` for names of `qdgnn_ase.PROPERTIES` that can be learned.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a name is no such property, or as `read_columns`.
+    """
+    for name in columns:
+        learned_property(name)
+    return read_columns(path, columns)
+
+
+def read_columns(path: str | Path, columns: Mapping[str, str]) -> list[LabelledStructure]:
     """Structures of a file or CIF folder with the labels of some columns.
 
     Args:
         path: A file that `read_structures` reads, or a folder with ``id_prop.csv`` and a CIF for
             each id (CGCNN's form). A CIF that cannot be read is left out with a logged warning.
-        columns: Property -> column, e.g. ``{"bulk_modulus": "log10:log10_K_VRH"}``.
+        columns: Name of the label -> column, e.g. ``{"bulk_modulus": "log10:log10_K_VRH"}``.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a column is in no row, a value is no finite number, a name is no property, or
-            a file is damaged. The message names file and row.
+        ValueError: If a column is in no row, a value is no finite number, or a file is damaged.
+            The message names file and row.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"labelled file must exist, got {path}")
-    for name in columns:
-        learned_property(name)
     rows = list(_folder_rows(path) if path.is_dir() else _file_rows(path))
     known = {key for _, _, values in rows for key in values}
     for name, column in columns.items():

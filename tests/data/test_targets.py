@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.db import connect
 
-from qdgnn_ase.data.targets import label_table, read_labelled
+from qdgnn_ase.data.targets import label_table, read_columns, read_labelled
 
 
 def row(symbol: str, **columns: Any) -> str:
@@ -117,6 +117,13 @@ def test_unknown_column_lists_the_columns(lines: Path) -> None:
 def test_unknown_property(lines: Path) -> None:
     with pytest.raises(ValueError, match="got 'gap'"):
         read_labelled(lines, {"gap": "gap"})
+
+
+def test_columns_of_any_name(lines: Path) -> None:
+    found = read_columns(lines, {"mine": "gap"})
+    assert found[1].labels == {"mine": 0.6}
+    with pytest.raises(ValueError, match="column 'gapp' for mine"):
+        read_columns(lines, {"mine": "gapp"})
 
 
 def test_value_that_is_no_number_names_its_row(lines: Path) -> None:
