@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from qdgnn_ase.data.targets import LabelledStructure, read_columns, read_labelled
     from qdgnn_ase.data.tasks import run_tasks
     from qdgnn_ase.graph import AtomGraph, collate, from_atoms
-    from qdgnn_ase.inference.bootstrap import resampled_weights
+    from qdgnn_ase.inference.bootstrap import mean_interval, resampled_weights
     from qdgnn_ase.inference.calculator import QDGNNCalculator
     from qdgnn_ase.inference.domain import ExtrapolationWarning
     from qdgnn_ase.inference.evaluate import (
@@ -131,6 +131,7 @@ _HOME = {
     "labels": "data.io",
     "load_model": "training.checkpoint",
     "load_property_model": "training.checkpoint",
+    "mean_interval": "inference.bootstrap",
     "molecular_dynamics": "inference.simulate",
     "ordered_atoms": "data.exports",
     "paired_difference": "inference.evaluate",
@@ -212,6 +213,7 @@ __all__ = [
     "labels",
     "load_model",
     "load_property_model",
+    "mean_interval",
     "molecular_dynamics",
     "ordered_atoms",
     "paired_difference",

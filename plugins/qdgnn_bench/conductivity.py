@@ -28,7 +28,7 @@ from pymatgen.core import Composition, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from pymatgen.io.cif import CifParser
 
-from qdgnn_ase import Predictor, resampled_weights
+from qdgnn_ase import Predictor, mean_interval, resampled_weights
 from qdgnn_bench.trivial import composition_features
 
 Array = NDArray[np.float64]
@@ -202,12 +202,11 @@ def _errors(rows: Conductors, features: Array, groups: Sequence[str], seed: int)
 
 def _summary(reference: Array, errors: Array, groups: Sequence[str]) -> dict[str, Any]:
     weights = resampled_weights(groups)
-    weights = weights / weights.sum(axis=1, keepdims=True)
     return {
         "mae": float(errors.mean()),
-        "interval": np.percentile(weights @ errors, [2.5, 97.5]).tolist(),
+        "interval": mean_interval(errors, weights),
         "difference": float((reference - errors).mean()),
-        "difference_interval": np.percentile(weights @ (reference - errors), [2.5, 97.5]).tolist(),
+        "difference_interval": mean_interval(reference - errors, weights),
     }
 
 

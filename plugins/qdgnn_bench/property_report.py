@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdgnn_ase import PROPERTIES, reduced_formula, resampled_weights
+from qdgnn_ase import PROPERTIES, mean_interval, reduced_formula, resampled_weights
 from qdgnn_bench.property_rows import Rows, compared
 
 Array = NDArray[np.float64]
@@ -55,7 +55,7 @@ def _row(values: Array, wanted: Array, weights: Array) -> dict[str, Any]:
         "mae_std": float(each.std(ddof=1)) if len(each) > 1 else None,
         "rmse": float(np.sqrt(square)),
         "r2": float(1 - square / wanted.var()) if np.ptp(wanted) else None,
-        "interval": _interval(errors.mean(axis=0), weights),
+        "interval": mean_interval(errors.mean(axis=0), weights),
     }
 
 
@@ -63,13 +63,8 @@ def _paired(theirs: Array, ours: Array, weights: Array) -> dict[str, Any]:
     return {
         "ratio": float(ours.mean() / theirs.mean()),
         "difference": float((theirs - ours).mean()),
-        "difference_interval": _interval(theirs - ours, weights),
+        "difference_interval": mean_interval(theirs - ours, weights),
     }
-
-
-def _interval(values: Array, weights: Array) -> list[float]:
-    means = weights @ values / weights.sum(axis=1)
-    return [float(bound) for bound in np.percentile(means, [2.5, 97.5])]
 
 
 def markdown(document: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from qdgnn_ase import (
     composition_matrix,
     fit_element_energies,
     fold_of,
+    mean_interval,
     read_labelled,
     reduced_formula,
     resampled_weights,
@@ -107,9 +108,7 @@ def _errors(
         return {}
     errors = np.abs(residuals[part])
     weights = resampled_weights(formulas[part].tolist())
-    means = weights @ errors / weights.sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return {key: float(errors.mean()), f"{key}_interval": [float(low), float(high)]}
+    return {key: float(errors.mean()), f"{key}_interval": mean_interval(errors, weights)}
 
 
 def markdown(document: dict[str, Any]) -> str:

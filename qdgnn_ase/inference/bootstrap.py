@@ -27,3 +27,8 @@ def resampled_weights(formulas: Sequence[str], n_bootstrap: int = 1_000) -> Arra
 def interval(values: Sequence[float]) -> list[float]:
     """95 % interval of resampled values; NaN are left out."""
     return [float(bound) for bound in np.nanpercentile(values, [2.5, 97.5])]
+
+
+def mean_interval(values: Array, weights: Array) -> list[float]:
+    """95 % interval of the mean of values (n,) under weights of `resampled_weights`."""
+    return interval((weights @ values / weights.sum(axis=1)).tolist())
