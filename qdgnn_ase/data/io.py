@@ -113,9 +113,11 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
 def _parquet(path: Path) -> list[dict[str, Any]]:
     try:
         import pandas
-    except ImportError as error:
+
+        table = pandas.read_parquet(path)
+    except ImportError as error:  # of pandas, or of what it reads with
         raise ValueError("pandas and pyarrow read it: pip install pandas pyarrow") from error
-    rows: list[dict[str, Any]] = pandas.read_parquet(path).to_dict("records")
+    rows: list[dict[str, Any]] = table.to_dict("records")
     return rows
 
 
@@ -134,7 +136,7 @@ def _crystals(path: Path, rows: list[dict[str, Any]]) -> list[Atoms]:
 
 
 def _crystal(row: dict[str, Any]) -> Atoms:
-    if "cif" not in row:
+    if not isinstance(row, dict) or row.get("cif") is None:
         return crystal(row)
     atoms = _cif_frames(lambda: CifParser.from_str(row["cif"], check_cif=False))[0]
     atoms.info = {key: value for key, value in row.items() if key != "cif"}

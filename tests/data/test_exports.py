@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,20 @@ def test_parquet(tmp_path: Path) -> None:
     check(first.atoms)
     assert first.labels["band_gap"] == 5.0
     assert np.isnan(second.labels["band_gap"])
+
+
+def test_parquet_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ValueError, match="pip install pandas pyarrow"):
+        read_structures(path)
+
+
+def test_an_empty_cif_leaves_the_other_form(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([FORMS["OQMD"] | {"cif": None}]))
+    check(read_structures(path)[0])
 
 
 def test_disordered_structure_names_its_row(tmp_path: Path) -> None:
