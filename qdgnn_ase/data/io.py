@@ -116,7 +116,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
 
         table = pandas.read_parquet(path)
     except ImportError as error:  # of pandas, or of what it reads with
-        raise ValueError("pandas and pyarrow read it: pip install pandas pyarrow") from error
+        raise ValueError("pandas and pyarrow read it: pip install 'qdgnn-ase[tables]'") from error
     rows: list[dict[str, Any]] = table.to_dict("records")
     return rows
 

@@ -123,7 +123,7 @@ def test_parquet_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "rows.parquet"
     path.write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ValueError, match="pip install pandas pyarrow"):
+    with pytest.raises(ValueError, match=r"pip install 'qdgnn-ase\[tables\]'"):
         read_structures(path)
 
 
