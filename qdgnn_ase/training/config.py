@@ -63,7 +63,7 @@ class TrainConfig(RunConfig):
     model: QDGNNConfig = field(default_factory=QDGNNConfig)
     """Architecture."""
     init: str | None = None
-    """Checkpoint to start from, of the same architecture or with fewer quantum descriptors; None
+    """Potential to start from, of the same architecture or with fewer quantum descriptors; None
     starts from random weights."""
     loss: LossWeights = field(default_factory=LossWeights)
     """Weights of energy, forces and stress."""
@@ -125,6 +125,9 @@ class PropertyTrainConfig(RunConfig):
     """Weight of a target's loss, 1 where not named; losses are relative to the labels' spread."""
     bag: float = 0.5
     """Share of the training structures that each member of the heads sees."""
+    init: str | None = None
+    """Potential whose trunk, of the same architecture or with fewer quantum descriptors, this one
+    starts from; None starts from random weights."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from qdgnn_ase.data.targets import LabelledStructure, label_table, read_labelled
 from qdgnn_ase.graph import from_atoms
 from qdgnn_ase.nn.property_model import PropertyModel
 from qdgnn_ase.quantum.references import composition_matrix
-from qdgnn_ase.training.checkpoint import save_property_model
+from qdgnn_ase.training.checkpoint import load_model, save_property_model
 from qdgnn_ase.training.config import PropertyTrainConfig
 from qdgnn_ase.training.folds import Provenance
 from qdgnn_ase.training.losses import property_errors, property_loss
 from qdgnn_ase.training.scaler import Scaler
+from qdgnn_ase.training.start import widened
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,11 @@ class PropertyTask:
         folds: dict[Fold, list[Sample]] = {
             fold: self._samples(rows[fold], fold) for fold in ("train", "val")
         }
-        return folds, {"files": files, "train_config": _without_folders(self.config)}
+        provenance = {"files": files, "train_config": _without_folders(self.config)}
+        if self.config.init:
+            provenance["init"] = load_model(self.config.init)[1]["training"]
+            self._compare_splits(provenance["init"]["train_config"])
+        return folds, provenance
 
     def _sort(
         self, file: str, columns: dict[str, str], rows: dict[Fold, list[LabelledStructure]]
@@ -105,8 +110,18 @@ class PropertyTask:
             samples.append(Sample(graph, {"labels": scaled, "bag": bag[None]}))
         return samples
 
+    def _compare_splits(self, potential: Mapping[str, Any]) -> None:
+        ours = {name: getattr(self.config, name) for name in ("val", "test", "split_seed")}
+        if (theirs := {name: potential[name] for name in ours}) != ours:
+            log.warning(
+                "init was trained with the split %s, this run has %s: compositions of its "
+                "validation and test folds may be among those that init has seen",
+                theirs,
+                ours,
+            )
+
     def start(self, samples: Sequence[Sample]) -> PropertyModel:
-        """Untrained model."""
+        """Untrained model, or untrained heads on the trunk of a potential."""
         graphs = [sample.graph for sample in samples]
         n_atoms = sum(len(graph.numbers) for graph in graphs)
         neighbors = sum(graph.n_edges for graph in graphs) / n_atoms
@@ -115,6 +130,10 @@ class PropertyTask:
             model = PropertyModel(self.config.model, neighbors=max(1.0, neighbors))
         numbers = torch.cat([graph.numbers for graph in graphs])
         model.counts.copy_(torch.bincount(numbers, minlength=len(model.counts)))
+        if self.config.init:
+            potential = widened(load_model(self.config.init)[0], self.config.trunk)
+            model.trunk.load_state_dict(potential.trunk.state_dict())
+            model.set_neighbors(potential.neighbors)
         return model
 
     def objective(self, forward: Any, graph: Any, targets: Any) -> Any:
@@ -165,4 +184,5 @@ def _without_folders(config: PropertyTrainConfig) -> dict[str, Any]:
     values = config.to_dict()
     for source in values["sources"]:
         source["file"] = Path(source["file"]).name
+    values["init"] = Path(config.init).name if config.init else None
     return values

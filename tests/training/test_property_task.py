@@ -16,12 +16,15 @@ from qdgnn_ase import predict
 from qdgnn_ase.data.dataset import join
 from qdgnn_ase.data.splits import fold_of, reduced_formula
 from qdgnn_ase.data.targets import read_labelled
+from qdgnn_ase.nn.model import QDGNN
+from qdgnn_ase.nn.segment import Edges
 from qdgnn_ase.nn.trunk import QDGNNConfig
 from qdgnn_ase.training.checkpoint import (
     CheckpointError,
     load_model,
     load_property_model,
     load_tensors,
+    save_model,
 )
 from qdgnn_ase.training.config import PropertyTrainConfig, Source, parse_config
 from qdgnn_ase.training.fit import fit
@@ -251,3 +254,36 @@ def test_labels_have_weights(config: PropertyTrainConfig) -> None:
     some[:3, 0], fewer[:3, 0] = 0.0, torch.nan
     assert loss(some) == pytest.approx(loss(ones, fewer))
     assert loss(some) != pytest.approx(loss(ones))
+
+
+def test_init_gives_the_trunk_of_a_potential(
+    config: PropertyTrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    potential = QDGNN(dataclasses.replace(config.trunk, quantum="none"), neighbors=17.0)
+    path = tmp_path / "potential.safetensors"
+    split = {"val": config.val, "test": config.test, "split_seed": config.split_seed}
+    save_model(path, potential, {"train_config": split})
+    task = PropertyTask(dataclasses.replace(config, init=str(path)))
+    folds, provenance = task.load()
+    assert provenance["init"]["train_config"] == split
+    assert provenance["train_config"]["init"] == path.name
+    assert "split" not in caplog.text
+    model = task.start(folds["train"])
+    assert model.neighbors == 17.0
+    graph = join(folds["train"][:4]).graph
+    vector = graph.edge_vectors()
+    edges = Edges(graph.edge_index, len(graph.numbers))
+    arguments = (graph.numbers, vector, vector.norm(dim=1, keepdim=True), edges)
+    torch.testing.assert_close(model.trunk(*arguments), potential.trunk(*arguments))
+    untrained = PropertyTask(config).start(folds["train"])
+    assert not torch.allclose(untrained.trunk(*arguments), potential.trunk(*arguments))
+
+    save_model(path, potential, {"train_config": split | {"split_seed": 7}})
+    task.load()
+    assert "may be among those that init has seen" in caplog.text
+
+    deeper = dataclasses.replace(config.trunk, n_layers=2)
+    with pytest.raises(ValueError, match="architecture of init"):
+        PropertyTask(dataclasses.replace(config, init=str(path), trunk=deeper)).start(
+            folds["train"]
+        )
