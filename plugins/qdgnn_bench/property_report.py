@@ -11,11 +11,17 @@ from numpy.typing import NDArray
 
 from qdgnn_ase import PROPERTIES, mean_interval, reduced_formula, resampled_weights
 from qdgnn_bench.property_rows import Rows, compared
+from qdgnn_bench.property_runs import PRETRAINED
 
 Array = NDArray[np.float64]
 OURS = "qdgnn"
 GOALS = {"CGCNN": 0.62, "MEGNet": 0.67, "SchNet": 0.70, "MPNN": 0.75}
 """Ratios of mean absolute errors, ours over theirs, that we aim at."""
+_PRETRAINED_NOTE = (
+    f'"{PRETRAINED}" starts from the trunk of the default potential, which has learned energies, '
+    "forces and stress of other frames, none of a composition of this test fold: not the same "
+    "data as the others."
+)
 
 
 def summarise(
@@ -80,6 +86,8 @@ def markdown(document: Mapping[str, Any]) -> str:
     ]
     for target in targets:
         lines += ["", *_target_table(target, document["errors"])]
+    if PRETRAINED in runs:
+        lines += ["", _PRETRAINED_NOTE]
     lines += [
         "",
         "| model | parameters | learning rate | epochs | CPU min | ms, single | ms, batch of 64 |",
@@ -112,6 +120,8 @@ def short_table(document: Mapping[str, Any]) -> str:
             for target in targets
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    if PRETRAINED in errors:
+        lines += ["", _PRETRAINED_NOTE]
     return "\n".join(lines)
 
 

@@ -35,8 +35,11 @@ OURS = {
     "qdgnn, T0 alone": "t0",
     "qdgnn, permuted quantum": "permuted",
     "qdgnn, no quantum": "none",
+    "qdgnn, pretrained": "t0_moments",
 }
 """Name -> quantum descriptors."""
+PRETRAINED = "qdgnn, pretrained"
+"""Starts from the trunk of the default potential: the same rows, but it has seen other labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +202,7 @@ def _config(
         {
             "sources": [{"file": str(rows), "columns": {name: name for name in protocol.targets}}],
             "trunk": {"hidden": 96, "quantum": OURS[name]},
+            "init": "default" if name == PRETRAINED else None,
             "weights": weights,
             "epochs": epochs,
             "learning_rate": learning_rate,

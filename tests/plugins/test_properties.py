@@ -263,6 +263,26 @@ def test_compilation_counts_in_a_run_of_few_rows_too(
     assert seen == [epochs]
 
 
+@pytest.mark.parametrize(("name", "init"), [("qdgnn", None), ("qdgnn, pretrained", "default")])
+def test_only_the_pretrained_model_starts_from_the_potential(
+    rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, init: str | None
+) -> None:
+    protocol = _protocol(rows_file, tmp_path / "runs")
+    slug = name.replace(", ", "-")
+    (protocol.folder / f"{slug}-timing.json").write_text("[1.0, 5.0]")
+    (protocol.folder / f"{slug}-tuning.json").write_text('{"0.002": 1.0}')
+    seen: list[str | None] = []
+
+    def stop(config: PropertyTrainConfig, folder: Path) -> Path:
+        seen.append(config.init)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qdgnn_bench.property_runs.fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(protocol, name, 0)
+    assert seen == [init]
+
+
 def test_model_of_any_seed_is_timed(tmp_path: Path) -> None:
     for name in ("qdgnn-3-0.002", "qdgnn-no-quantum-1-0.002", "qdgnn-timing"):
         (tmp_path / name).mkdir()
