@@ -13,6 +13,7 @@ import numpy as np
 from qdgnn_ase.cli.common import console, parse_targets, progress_bar
 from qdgnn_ase.data.targets import read_labelled
 from qdgnn_ase.nn.speed import tune_process
+from qdgnn_ase.training.checkpoint import load_model
 from qdgnn_ase.training.config import PropertyTrainConfig, TrainConfig, parse_config
 from qdgnn_ase.training.fit import fit
 
@@ -34,8 +35,15 @@ _NEIGHBORS = 60
     help="SOURCE is labelled data; learn this property from this column.",
 )
 @click.option("--epochs", type=int, help="Passes over the data; the config's if not given.")
+@click.option(
+    "--init",
+    help="With --target: potential whose trunk the model starts from, a checkpoint, 'default' (if "
+    "not given) or 'none' for random weights.",
+)
 @click.option("--output", "-o", type=Path, required=True, help="Folder of the run.")
-def train(source: str, targets: tuple[str, ...], epochs: int | None, output: Path) -> None:
+def train(
+    source: str, *, targets: tuple[str, ...], epochs: int | None, init: str | None, output: Path
+) -> None:
     """Train from a JSON config or from labelled data, or go on with the run in the output folder.
 
     The config of a potential needs "files", a list of labelled structure files; that of a property
@@ -43,8 +51,10 @@ def train(source: str, targets: tuple[str, ...], epochs: int | None, output: Pat
     a data file (JSON lines, extxyz, ASE database) or a folder with CIF files and id_prop.csv.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if init and not targets:
+        raise click.UsageError('--init is for --target; a config has the key "init"')
     values: dict[str, Any]
-    values = _data_config(source, targets) if targets else _read(source)
+    values = _data_config(source, targets, init or "default") if targets else _read(source)
     if epochs is not None:
         values["epochs"] = epochs
     try:
@@ -56,15 +66,18 @@ def train(source: str, targets: tuple[str, ...], epochs: int | None, output: Pat
     console.print(f"best model: {best}; curve: {output / 'history.png'}")
 
 
-def _data_config(file: str, targets: tuple[str, ...]) -> dict[str, Any]:
+def _data_config(file: str, targets: tuple[str, ...], init: str) -> dict[str, Any]:
     """Small data sets are passed more often, in smaller batches, so that the steps suffice."""
     columns = parse_targets(targets)
     try:
         n_atoms = sum(len(row.atoms) for row in read_labelled(file, columns))
-    except ValueError as error:
+        trunk = {} if init == "none" else load_model(init)[0].config.to_dict()
+    except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
     return {
         "sources": [{"file": file, "columns": columns}],
+        "trunk": trunk,
+        "init": None if init == "none" else init,
         "epochs": int(np.clip(_ATOMS_SEEN / n_atoms, 15, 200)),
         "max_edges": int(np.clip(_NEIGHBORS * n_atoms / _BATCHES, 2_000, 30_000)),
         "clip": 2.0,

@@ -62,7 +62,10 @@ class PropertyTask:
         folds: dict[Fold, list[Sample]] = {
             fold: self._samples(rows[fold], fold) for fold in ("train", "val")
         }
-        provenance = {"files": files, "train_config": _without_folders(self.config)}
+        provenance: Provenance = {
+            "files": files,
+            "train_config": _without_folders(self.config),
+        }
         if self.config.init:
             provenance["init"] = load_model(self.config.init)[1]["training"]
             self._compare_splits(provenance["init"]["train_config"])

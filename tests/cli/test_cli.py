@@ -370,8 +370,20 @@ def test_train_on_labelled_data(monkeypatch: pytest.MonkeyPatch, capsys: Any) ->
     arguments = ["train", "rows.jsonl", "-o", "run", "--epochs", "1", "--target"]
     line = bad_line(monkeypatch, capsys, *arguments, "band_gap=gapp")
     assert "must have a column 'gapp' for band_gap, got ['gap']" in line
+    line = bad_line(monkeypatch, capsys, *arguments, "band_gap=gap", "--init", "no.safetensors")
+    assert "no.safetensors" in line
+    assert not Path("run").exists()
     qdgnn(*arguments, "band_gap=gap")
     assert set(predict(bulk("Na"), "run/best.safetensors")) == {"band_gap", "metal_probability"}
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["init"] == "default"
+    assert config["trunk"] == load_model("default")[0].config.to_dict()
+
+
+def test_init_is_for_labelled_data(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    Path("c.json").write_text(json.dumps(TRAINING))
+    line = bad_line(monkeypatch, capsys, "train", "c.json", "-o", "run", "--init", "none")
+    assert 'a config has the key "init"' in line
 
 
 @pytest.mark.parametrize("text", list(CONFIGS))
