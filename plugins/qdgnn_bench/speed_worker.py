@@ -76,7 +76,7 @@ class Worker:
         self._process = get_context("spawn").Process(
             target=_serve, args=(contender, n_atoms, end), daemon=True
         )
-        with _one_thread():
+        with one_thread():
             self._process.start()
         end.close()
 
@@ -102,7 +102,7 @@ class Worker:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One thread for BLAS and OpenMP in processes that start inside."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
@@ -135,7 +135,7 @@ def _answers(contender: Contender, n_atoms: int) -> dict[str, Callable[[], Row]]
     start = _start_peak()
     return {
         "call": lambda: _call(atoms, generator),
-        "memory": lambda: {"memory_mb": _status_mb("VmHWM") - start},
+        "memory": lambda: {"memory_mb": status_mb("VmHWM") - start},
         "shares": lambda: _shares(contender, atoms),
     }
 
@@ -154,10 +154,11 @@ def _start_peak() -> float:
     reset = Path("/proc/self/clear_refs")
     if reset.exists():
         reset.write_text("5")
-    return _status_mb("VmRSS")
+    return status_mb("VmRSS")
 
 
-def _status_mb(name: str) -> float:
+def status_mb(name: str) -> float:
+    """Memory of this process in MB as Linux counts it, e.g. VmHWM; NaN on other systems."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     kilobytes = [float(line.split()[1]) for line in lines if line.startswith(f"{name}:")]
