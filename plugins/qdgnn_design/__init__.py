@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qdgnn_design.env import DesignEnv
     from qdgnn_design.evaluate import Values, from_functions, surrogate
     from qdgnn_design.filters import Residual, Verdict, elastic_matrix
+    from qdgnn_design.hull import energy_above_hull
     from qdgnn_design.methods import METHODS, method, optimise
     from qdgnn_design.oxidation import with_oxidation
     from qdgnn_design.pareto import hypervolume, pareto_front
@@ -44,6 +45,7 @@ _HOME = {
     "Verdict": "filters",
     "design": "run",
     "elastic_matrix": "filters",
+    "energy_above_hull": "hull",
     "from_functions": "evaluate",
     "hypervolume": "pareto",
     "method": "methods",
@@ -72,6 +74,7 @@ __all__ = [
     "Verdict",
     "design",
     "elastic_matrix",
+    "energy_above_hull",
     "from_functions",
     "hypervolume",
     "method",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from qdgnn_ase import Predictor, QDGNNCalculator, read_structures
-from qdgnn_design.evaluate import surrogate
+from qdgnn_design.evaluate import RELAX_STEPS, surrogate
+from qdgnn_design.hull import energy_above_hull
 from qdgnn_design.methods import METHODS
 from qdgnn_design.output import candidate_rows, write_candidates
 from qdgnn_design.report import unit_of, write_report
 from qdgnn_design.run import DesignConfig, DesignResult, design
 from qdgnn_design.space import FAMILIES, SpaceConfig
-from qdgnn_design.targets import parse_target
+from qdgnn_design.targets import Target, parse_target
 
 console = Console(markup=False)
 _COMMON = (
@@ -65,6 +67,19 @@ _COMMON = (
     is_flag=True,
     help="Relax each structure before it is evaluated (slow).",
 )
+@click.option(
+    "--hull",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Competing phases, elements among them: energy_above_hull is taken to their hull, with "
+    "the potential's energies.",
+)
+@click.option(
+    "--caution",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Standard deviations of a prediction that count against a candidate.",
+)
 @click.option("--no-filter", is_flag=True, help="Do not relax and strain the best candidates.")
 @click.option("--top", default=10, show_default=True, help="Candidates to report.")
 @click.option("--stop-at-hit", is_flag=True, help="End when all targets are met.")
@@ -88,9 +103,9 @@ def design_command(start: str, targets: tuple[str, ...], out: Path, **options: A
     Killed at any time, the same command goes on where it was.
     """
     atoms = read_structures(start, "-1")[0].repeat(options["supercell"])
-    wanted = [parse_target(text) for text in targets]
     predictor = Predictor(options["model"])
     calculator = QDGNNCalculator(options["potential"])
+    wanted = _targets(targets, calculator, options)
     evaluator = surrogate(predictor, wanted, calculator if options["relax_first"] else None)
     with _progress() as bar:
         task = bar.add_task("searching", total=options["budget"], note="")
@@ -110,6 +125,22 @@ def design_command(start: str, targets: tuple[str, ...], out: Path, **options: A
     files = [*write_candidates(result, out), *write_report(result, out)]
     _show(result)
     console.print(f"wrote {len(files)} files to {out}; begin with {out / 'report.html'}")
+
+
+def _targets(
+    texts: tuple[str, ...], calculator: QDGNNCalculator, options: dict[str, Any]
+) -> list[Target]:
+    targets = [replace(parse_target(text), caution=options["caution"]) for text in texts]
+    if options["hull"] is None:
+        return targets
+    if not any(target.name == "energy_above_hull" for target in targets):
+        raise click.UsageError("--hull needs a --target energy_above_hull=...")
+    steps = RELAX_STEPS if options["relax_first"] else 0
+    above = energy_above_hull(read_structures(options["hull"]), calculator, steps=steps)
+    return [
+        replace(target, function=above) if target.name == "energy_above_hull" else target
+        for target in targets
+    ]
 
 
 def _config(options: dict[str, Any]) -> DesignConfig:

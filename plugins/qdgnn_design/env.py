@@ -104,17 +104,17 @@ class DesignEnv(gymnasium.Env[Array, np.int64]):  # type: ignore[misc] # gymnasi
 
     def arrive(self, outcome: Outcome) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """The part of `step` after the evaluation: observation, reward, ends, info."""
-        values = None if outcome.values is None else outcome.values.values
+        known = outcome.values
         info = {"score": outcome.score, "reasons": outcome.reasons, "hit": False}
-        if values is None:
+        if known is None:
             return self._observation({}), _PENALTY, True, False, info
-        info["hit"] = is_hit(values, self.targets)
-        new = squash(score(values, self.targets))
+        info["hit"] = is_hit(known.values, self.targets)
+        new = squash(score(known.values, self.targets, known.std))
         reward = 0.0 if self._steps == 0 else new - self._score
         self._score = new
         hit = bool(info["hit"]) and self._steps > 0
         ended = not hit and self._steps >= self.horizon
-        return self._observation(values), float(reward + _BONUS * hit), hit, ended, info
+        return self._observation(known.values), float(reward + _BONUS * hit), hit, ended, info
 
     def _encode(self) -> NDArray[np.float64]:
         if self.observe == "features":

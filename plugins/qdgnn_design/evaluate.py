@@ -17,6 +17,9 @@ from ase.calculators.calculator import Calculator, CalculatorError
 from qdgnn_ase import Prediction, Predictor, relax
 from qdgnn_design.targets import Target
 
+RELAX_STEPS = 50
+"""Most steps of the relaxation before an evaluation."""
+
 
 @dataclass(frozen=True, slots=True)
 class Values:
@@ -55,7 +58,7 @@ def surrogate(
     predictor: Predictor,
     targets: Sequence[Target] = (),
     calculator: Calculator | None = None,
-    steps: int = 50,
+    steps: int = RELAX_STEPS,
 ) -> Evaluator:
     """The property model, all structures of a call in batches.
 

@@ -2,8 +2,9 @@
 
 Every residual L_i has a unit and a tolerance of its own. `geometry_residuals` cost nothing and
 screen each proposal before it is evaluated; `mechanical_residuals` need a calculator and judge the
-best candidates: vanishing forces (div sigma = 0) and stress of the relaxed structure, and the Born
-criteria, a positive definite elastic matrix C of Hooke's law sigma = C : eps from finite strains.
+best candidates: vanishing forces (div sigma = 0) and stress of the relaxed structure, the Born
+criteria, a positive definite elastic matrix C of Hooke's law sigma = C : eps from finite strains,
+and no imaginary frequency of the phonons at Gamma of the given cell.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def shortest_contact(atoms: Atoms) -> float:
 def mechanical_residuals(
     atoms: Atoms, calculator: Calculator, *, fmax: float = 0.05, steps: int = 300
 ) -> tuple[Atoms, tuple[Residual, ...]]:
-    """Relax, then judge forces, stress, Born stability and what relaxation did to the volume.
+    """Relax, then judge forces, stress, both stabilities and what relaxation did to the volume.
 
     Args:
         atoms: Structure with a cell; stays as it is.
@@ -121,6 +122,7 @@ def mechanical_residuals(
     elastic = elastic_matrix(relaxed, calculator)
     lowest = float(np.linalg.eigvalsh(elastic)[0]) if np.isfinite(elastic).all() else np.nan
     asymmetry = float(np.abs(elastic - elastic.T).max() / max(np.abs(elastic).max(), 1e-12))
+    frequency = lowest_frequency(relaxed, calculator)
     relaxed.calc = None
     change = float(abs(np.log(relaxed.cell.volume / atoms.cell.volume)))
     return relaxed, (
@@ -128,6 +130,7 @@ def mechanical_residuals(
         Residual("stress after relaxation", stress, 5.0, "GPa"),
         Residual("asymmetry of the elastic matrix", asymmetry, 1.0, ""),
         Residual("elastic eigenvalue below zero", min(0.0, lowest), 1.0, "GPa"),
+        Residual("imaginary frequency at Gamma", min(0.0, frequency), 1.0, "THz"),
         Residual("log of the volume change in relaxation", change, 1.0, ""),
         *(shape for shape in geometry_residuals(relaxed)),
     )
@@ -149,6 +152,35 @@ def elastic_matrix(atoms: Atoms, calculator: Calculator, strain: float = 5e-3) -
         columns.append((stress[0] - stress[1]) / (2 * strain))
     elastic: Array = np.array(columns).T / units.GPa
     return elastic
+
+
+def lowest_frequency(atoms: Atoms, calculator: Calculator, step: float = 0.01) -> float:
+    """Lowest phonon frequency in THz at Gamma of the cell, minus |f| if imaginary.
+
+    Central differences of the forces; the three translations, about 0, are among the modes.
+
+    Args:
+        atoms: Relaxed structure.
+        calculator: With forces.
+        step: Displacement, Å.
+    """
+    moved = atoms.copy()
+    moved.calc = calculator
+    rows = []
+    for atom, axis in np.ndindex(len(atoms), 3):
+        forces = []
+        for sign in (1, -1):
+            moved.positions[:] = atoms.positions
+            moved.positions[atom, axis] += sign * step
+            forces.append(moved.get_forces().ravel())
+        rows.append((forces[1] - forces[0]) / (2 * step))
+    hessian = np.array(rows)
+    if not np.isfinite(hessian).all():
+        return float("nan")
+    scale = np.repeat(atoms.get_masses(), 3) ** -0.5
+    lowest = np.linalg.eigvalsh(0.5 * (hessian + hessian.T) * np.outer(scale, scale))[0]
+    angular = np.sign(lowest) * np.sqrt(abs(lowest)) * units.second  # omega, 1/s
+    return float(angular / (2e12 * np.pi))
 
 
 def _stress(atoms: Atoms, calculator: Calculator, axes: Sequence[int], size: float) -> Array:

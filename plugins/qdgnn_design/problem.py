@@ -217,7 +217,7 @@ class Problem:
         if isinstance(value, str):
             outcome = Outcome(candidate, key, None, -inf, hit=False, reasons=(value,), call=call)
         else:
-            result = score(value.values, self.targets)
+            result = score(value.values, self.targets, value.std)
             hit = is_hit(value.values, self.targets)
             outcome = Outcome(candidate, key, value, result, hit, call=call)
         self._known[key] = outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,14 +186,7 @@ def reachable_goals(
 def _at_value(target: Target, value: float) -> Target:
     if target.goal != "range":
         return target
-    return Target(
-        name=target.name,
-        low=value,
-        high=value,
-        tolerance=target.tolerance,
-        weight=target.weight,
-        function=target.function,
-    )
+    return replace(target, low=value, high=value)
 
 
 def _train(
@@ -280,7 +273,7 @@ def relaxed_score(ranked: Ranked, targets: Sequence[Target]) -> float | None:
     """Score of the values after relaxation; None where there are none."""
     if ranked.relaxed_values is None:
         return None
-    return score(ranked.relaxed_values.values, targets)
+    return score(ranked.relaxed_values.values, targets, ranked.relaxed_values.std)
 
 
 def _header(
@@ -294,6 +287,7 @@ def _header(
         "targets": [target.describe() for target in targets],
         "tolerances": [target.tolerance for target in targets],
         "weights": [target.weight for target in targets],
+        "cautions": [target.caution for target in targets],
         "config": settings,
         "policy": None if policy is None else str(policy),
     }

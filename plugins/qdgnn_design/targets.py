@@ -2,11 +2,12 @@
 
 Score (higher is better) with distances d_k in units of the tolerance and weights w_k:
 
-    score = -sum_k w_k d_k^2 + sum_k w_k (±v_k / tolerance_k)
+    score = -sum_k w_k d_k^2 + sum_k w_k (±v_k - c_k sigma_k) / tolerance_k
 
 The first sum, -|P - P*|^2, runs over targets with a value or a range, the second over maximised (+)
-and minimised (-) properties. Rewards, temperatures and expected improvements take `squash(score)`,
-sign(s) ln(1 + |s|), which orders candidates alike and keeps a far start from drowning all else.
+and minimised (-) properties; c_k sigma_k, caution times uncertainty, counts for all. Rewards,
+temperatures and expected improvements take `squash(score)`, sign(s) ln(1 + |s|), which orders
+candidates alike and keeps a far start from drowning all else.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Target:
     tolerance: float = 1.0
     """Unit of the distance; a value counts as met within it."""
     weight: float = 1.0
+    caution: float = 0.0
+    """Penalty of the uncertainty sigma of a value: so many times sigma, in tolerances."""
     function: Callable[[Atoms], float] | None = None
     """The property as a function of the structure, if no predictor knows it."""
 
@@ -51,10 +54,10 @@ class Target:
             raise ValueError(f"target must be one of {list(PROPERTIES)}, got {self.name!r}")
         if not self.low <= self.high:
             raise ValueError(f"{self.name}: low must not exceed high, got {self.low}:{self.high}")
-        if not (self.tolerance > 0 and self.weight > 0):
+        if not (self.tolerance > 0 and self.weight > 0 and self.caution >= 0):
             raise ValueError(
-                f"{self.name}: tolerance and weight must be > 0, got {self.tolerance} and "
-                f"{self.weight}"
+                f"{self.name}: tolerance and weight must be > 0 and caution >= 0, got "
+                f"{self.tolerance}, {self.weight} and {self.caution}"
             )
 
     def distance(self, value: float) -> float:
@@ -116,12 +119,21 @@ def parse_target(text: str) -> Target:
     )
 
 
-def score(values: Mapping[str, float], targets: Sequence[Target]) -> float:
-    """How near the values come to the targets; higher is better, 0 where all ranges are met."""
+def score(
+    values: Mapping[str, float], targets: Sequence[Target], std: Mapping[str, float] | None = None
+) -> float:
+    """How near the values come to the targets; higher is better, 0 where all ranges are met.
+
+    Args:
+        values: Of the targets at least.
+        targets: What is wanted.
+        std: Uncertainties; none for names that it lacks.
+    """
     gain = {"maximise": 1.0, "minimise": -1.0, "range": 0.0}
     distance = sum(t.weight * t.distance(values[t.name]) ** 2 for t in targets)
     wanted = sum(t.weight * gain[t.goal] * values[t.name] / t.tolerance for t in targets)
-    return wanted - distance
+    doubt = sum(t.weight * t.caution * (std or {}).get(t.name, 0.0) / t.tolerance for t in targets)
+    return wanted - distance - doubt
 
 
 def squash(value: float) -> float:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.calculators.morse import MorsePotential
 from ase.data import covalent_radii
 
 pytest.importorskip("sb3_contrib")
@@ -22,7 +24,14 @@ from qdgnn_design import METHODS, method, optimise
 from qdgnn_design.bench_tasks import FastEMT, emt_values
 from qdgnn_design.env import DesignEnv
 from qdgnn_design.evaluate import Evaluator, Values, from_functions
-from qdgnn_design.filters import Residual, Verdict, elastic_matrix, geometry_residuals
+from qdgnn_design.filters import (
+    Residual,
+    Verdict,
+    elastic_matrix,
+    geometry_residuals,
+    lowest_frequency,
+)
+from qdgnn_design.hull import energy_above_hull
 from qdgnn_design.pareto import hypervolume, objectives, pareto_front
 from qdgnn_design.policies import load_policy, train_goal_policy
 from qdgnn_design.problem import BudgetSpent, EvaluationLog, Problem
@@ -219,6 +228,60 @@ def test_score_is_the_squared_distance() -> None:
     assert not is_hit({"formation_energy": -9.0}, [energy])
     assert squash(-np.inf) == -np.inf
     assert all(a < b for a, b in pairwise(squash(s) for s in (-9.0, -1.0, 0.0, 0.5, 7.0)))
+
+
+def test_uncertainty_costs_what_caution_says() -> None:
+    gap, plain = replace(parse_target("band_gap=1.3"), caution=2.0), parse_target("band_gap=1.3")
+    values, std = {"band_gap": 1.5}, {"band_gap": 0.05}
+    assert score(values, [gap], std) == pytest.approx(-4.0 - 2.0 * 0.05 / 0.1)
+    assert score(values, [gap]) == score(values, [plain], std) == pytest.approx(-4.0)
+    with pytest.raises(ValueError, match="caution >= 0"):
+        replace(gap, caution=-1.0)
+
+
+def test_hull_of_two_elements_and_an_alloy() -> None:
+    """Above the hull by hand: formation energies of L1_0 and of L1_2 on the line beyond it."""
+
+    def energy(atoms: Atoms) -> float:
+        copy = atoms.copy()
+        copy.calc = EMT()
+        return float(copy.get_potential_energy()) / len(copy)
+
+    copper, platinum, alloy = bulk("Cu"), bulk("Pt"), bulk("Cu", cubic=True)
+    alloy.symbols[:2] = "Pt"
+    alloy.set_cell(alloy.cell * 1.04, scale_atoms=True)
+    above = energy_above_hull([copper, platinum, alloy], EMT())
+    formation = energy(alloy) - (energy(copper) + energy(platinum)) / 2
+    assert formation < 0
+    assert above(alloy.repeat((2, 1, 1))) == pytest.approx(0.0, abs=1e-9)
+    third = alloy.copy()
+    third.symbols[:] = ["Pt", "Cu", "Cu", "Cu"]
+    mixed = 0.75 * energy(copper) + 0.25 * energy(platinum) + 0.5 * formation
+    assert above(third) == pytest.approx(energy(third) - mixed)
+    assert energy_above_hull([copper, platinum], EMT())(alloy) == pytest.approx(formation)
+    with pytest.raises(ValueError, match=r"no phase with \['Al'\]"):
+        above(bulk("Al"))
+    with pytest.raises(ValueError, match=r"got none for \['Pt'\]"):
+        energy_above_hull([copper, alloy], EMT())
+    with pytest.raises(ValueError, match="at least one structure"):
+        energy_above_hull([], EMT())
+
+
+def test_lowest_frequency_of_a_compressed_pair() -> None:
+    """Turning it gains energy: omega^2 = 2 E'(r) / (r m), negative; fcc copper has no such mode."""
+    distance, step = 0.9, 1e-4
+    pair = Atoms("H2", [[0, 0, 0], [0, 0, distance]])
+
+    def energy(r: float) -> float:
+        moved = Atoms("H2", [[0, 0, 0], [0, 0, r]], calculator=MorsePotential())
+        return float(moved.get_potential_energy())
+
+    slope = (energy(distance + step) - energy(distance - step)) / (2 * step)
+    omega = np.sqrt(-2 * slope / (distance * pair.get_masses()[0])) * units.second
+    wanted = -omega / (2e12 * np.pi)
+    assert lowest_frequency(pair, MorsePotential(), step=1e-3) == pytest.approx(wanted, rel=1e-3)
+    copper = bulk("Cu", a=3.5936, cubic=True)
+    assert abs(lowest_frequency(copper, EMT())) < 0.05
 
 
 def test_pareto_front_and_hypervolume() -> None:
