@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from rich.table import Table
 
 from qdgnn_ase.cli.common import console, parse_targets, progress_bar
+from qdgnn_ase.cli.evaluate import without_nan
 from qdgnn_ase.data.targets import read_labelled
+from qdgnn_ase.inference.evaluate import Split
+from qdgnn_ase.inference.evaluate_properties import evaluate_properties
+from qdgnn_ase.inference.predict import Predictor
 from qdgnn_ase.nn.speed import tune_process
-from qdgnn_ase.training.checkpoint import load_model
+from qdgnn_ase.training.checkpoint import load_model, write_atomic
 from qdgnn_ase.training.config import PropertyTrainConfig, TrainConfig, parse_config
 from qdgnn_ase.training.fit import fit
 
@@ -40,9 +47,21 @@ _NEIGHBORS = 60
     help="With --target: potential whose trunk the model starts from, a checkpoint, 'default' (if "
     "not given) or 'none' for random weights.",
 )
+@click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    help="With --target: cross-validation; as many runs, each tested on another part of the "
+    "formulas. They start from random weights unless --init says otherwise.",
+)
 @click.option("--output", "-o", type=Path, required=True, help="Folder of the run.")
 def train(
-    source: str, *, targets: tuple[str, ...], epochs: int | None, init: str | None, output: Path
+    source: str,
+    *,
+    targets: tuple[str, ...],
+    epochs: int | None,
+    init: str | None,
+    folds: int | None,
+    output: Path,
 ) -> None:
     """Train from a JSON config or from labelled data, or go on with the run in the output folder.
 
@@ -51,10 +70,11 @@ def train(
     a data file (JSON lines, extxyz, ASE database) or a folder with CIF files and id_prop.csv.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if init and not targets:
-        raise click.UsageError('--init is for --target; a config has the key "init"')
+    if (init or folds) and not targets:
+        raise click.UsageError('--init and --folds need --target; a config has the key "init"')
     values: dict[str, Any]
-    values = _data_config(source, targets, init or "default") if targets else _read(source)
+    start = init or ("none" if folds else "default")
+    values = _data_config(source, targets, start) if targets else _read(source)
     if epochs is not None:
         values["epochs"] = epochs
     try:
@@ -62,8 +82,53 @@ def train(
     except (TypeError, ValueError) as error:
         raise click.UsageError(f"{source} must hold a training config: {error}") from error
     tune_process()
+    if folds and isinstance(parsed, PropertyTrainConfig):
+        cross_validate(parsed, folds, output)
+        return
     best = fit_with_bar(parsed, output)
     console.print(f"best model: {best}; curve: {output / 'history.png'}")
+
+
+def cross_validate(config: PropertyTrainConfig, n: int, output: Path) -> None:
+    """Train ``n`` runs in folders of ``output``, each tested on another n-th of the formulas."""
+    reports = []
+    for k in range(n):
+        turned = replace(config, test=1 / n, split_turn=k / n)
+        best = fit_with_bar(turned, output / f"fold-{k}")
+        reports.append(_test_errors(turned, best))
+    summary = {name: _over_folds([r[name] for r in reports]) for name in config.targets}
+    document = {"train_config": config.to_dict(), "folds": reports, "summary": summary}
+    text = json.dumps(without_nan(document), indent=1, allow_nan=False)
+    write_atomic(output / "folds.json", text.encode())
+    table = Table("", "unit", "structures", *(f"fold {k}" for k in range(n)), "mean ± std")
+    for name, row in summary.items():
+        cells = [f"{value:.4g}" for value in row["values"]]
+        spread = f"{row['mean']:.4g} ± {row['std']:.2g}"
+        table.add_row(f"{name}, {row['metric']}", row["unit"], str(row["n"]), *cells, spread)
+    console.print(table)
+    console.print(f"wrote {output / 'folds.json'}")
+
+
+def _test_errors(config: PropertyTrainConfig, best: Path) -> dict[str, Any]:
+    """Report of each target on the test fold; the structures of the source, which is one."""
+    (source,) = config.sources
+    split = Split.of_training(config.to_dict(), "test")
+    return evaluate_properties(Predictor(best), source.file, source.columns, split=split)
+
+
+def _over_folds(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean absolute error, or area under the curve of a probability, of the folds that have it."""
+    metric = "auc" if any("auc" in row for row in reports) else "mae"
+    values = [row.get(metric, math.nan) for row in reports]
+    known = [value for value in values if math.isfinite(value)] or [math.nan]
+    return {
+        "metric": metric.upper(),
+        "unit": "" if metric == "auc" else reports[0]["unit"],
+        "n": sum(row["structures"] for row in reports),
+        "values": values,
+        "mean": float(np.mean(known)),
+        "std": float(np.std(known, ddof=1)) if len(known) > 1 else math.nan,
+    }
 
 
 def _data_config(file: str, targets: tuple[str, ...], init: str) -> dict[str, Any]:

@@ -41,7 +41,9 @@ def reduced_formula(atoms: Atoms) -> str:
         return str(Composition(atoms.get_chemical_formula()).reduced_formula)
 
 
-def fold_of(formula: str, *, val: float = 0.05, test: float = 0.10, seed: int = 0) -> Fold:
+def fold_of(
+    formula: str, *, val: float = 0.05, test: float = 0.10, seed: int = 0, turn: float = 0.0
+) -> Fold:
     """Fold of a reduced formula.
 
     Args:
@@ -49,13 +51,15 @@ def fold_of(formula: str, *, val: float = 0.05, test: float = 0.10, seed: int = 
         val: Share of formulas for validation.
         test: Share of formulas for the test.
         seed: Another seed is another split.
+        turn: Where the test's share begins on the circle of all formulas, in [0, 1): the tests of
+            turns k / n with test = 1 / n hold every formula once.
 
     Raises:
         ValueError: If the shares are negative or leave nothing to train on.
     """
     _check_shares(val, test)
     digest = hashlib.sha256(f"{seed}|{formula}".encode()).digest()
-    share = int.from_bytes(digest[:8], "big") / 2**64
+    share = (int.from_bytes(digest[:8], "big") / 2**64 - turn) % 1.0
     if share < test:
         return "test"
     return "val" if share < test + val else "train"

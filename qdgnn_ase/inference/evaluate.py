@@ -41,12 +41,14 @@ class Split:
     test: float
     seed: int
     by: SplitBy = "formula"
+    turn: float = 0.0
 
     @classmethod
     def of_training(cls, config: Mapping[str, Any], fold: Fold) -> Split:
         """Fold of the run whose ``train_config`` a checkpoint holds."""
         by = config.get("split_by", "formula")
-        return cls(fold, config["val"], config["test"], config["split_seed"], by)
+        turn = config.get("split_turn", 0.0)
+        return cls(fold, config["val"], config["test"], config["split_seed"], by, turn)
 
     def holds(self, formula: str) -> bool:
         """True if the formula is in the fold.
@@ -56,10 +58,13 @@ class Split:
         """
         if self.by != "formula":
             raise ValueError("split must be by formula, got one by frame; use `select`")
-        return fold_of(formula, val=self.val, test=self.test, seed=self.seed) == self.fold
+        shares = {"val": self.val, "test": self.test, "turn": self.turn}
+        return fold_of(formula, **shares, seed=self.seed) == self.fold
 
     def select(self, formulas: Sequence[str]) -> list[bool]:
         """Whether each frame of a file is in the fold, from the reduced formulas of all of them."""
+        if self.by == "formula":
+            return [self.holds(formula) for formula in formulas]
         folds = folds_of(formulas, val=self.val, test=self.test, seed=self.seed, by=self.by)
         return [fold == self.fold for fold in folds]
 

@@ -125,6 +125,8 @@ class PropertyTrainConfig(RunConfig):
     """Weight of a target's loss, 1 where not named; losses are relative to the labels' spread."""
     bag: float = 0.5
     """Share of the training structures that each member of the heads sees."""
+    split_turn: float = 0.0
+    """Where the test fold begins, see `qdgnn_ase.fold_of`: k / n for fold k of n."""
     init: str | None = None
     """Potential whose trunk, of the same architecture or with fewer quantum descriptors, this one
     starts from; None starts from random weights."""
@@ -135,6 +137,8 @@ class PropertyTrainConfig(RunConfig):
             raise ValueError("sources must name at least one labelled file, got none")
         if not 0 < self.bag <= 1:
             raise ValueError(f"bag must lie in (0, 1], got {self.bag}")
+        if not 0 <= self.split_turn < 1:
+            raise ValueError(f"split_turn must lie in [0, 1), got {self.split_turn}")
         if unknown := sorted(set(self.weights) - set(self.targets)):
             raise ValueError(f"weights must be of targets {list(self.targets)}, got {unknown}")
 

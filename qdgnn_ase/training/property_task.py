@@ -86,6 +86,7 @@ class PropertyTask:
                     val=self.config.val,
                     test=self.config.test,
                     seed=self.config.split_seed,
+                    turn=self.config.split_turn,
                 )
                 counts[fold] += 1
                 rows[fold].append(row)
@@ -114,8 +115,9 @@ class PropertyTask:
         return samples
 
     def _compare_splits(self, potential: Mapping[str, Any]) -> None:
-        ours = {name: getattr(self.config, name) for name in ("val", "test", "split_seed")}
-        if (theirs := {name: potential[name] for name in ours}) != ours:
+        names = ("val", "test", "split_seed", "split_turn")
+        ours = {name: getattr(self.config, name) for name in names}
+        if (theirs := {name: potential.get(name, 0.0) for name in names}) != ours:
             log.warning(
                 "init was trained with the split %s, this run has %s: compositions of its "
                 "validation and test folds may be among those that init has seen",

@@ -355,8 +355,9 @@ CONFIGS = {
 }
 
 
-def test_train_on_labelled_data(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """A column in, a model that predicts out; a wrong column is one line."""
+@pytest.fixture
+def labelled() -> Path:
+    """27 elements with a column "gap"."""
     rows = [
         {
             "lattice": (np.eye(3) * (3.0 + 0.1 * k)).tolist(),
@@ -366,8 +367,16 @@ def test_train_on_labelled_data(monkeypatch: pytest.MonkeyPatch, capsys: Any) ->
         }
         for k, symbol in enumerate(chemical_symbols[3:30])
     ]
-    Path("rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    arguments = ["train", "rows.jsonl", "-o", "run", "--epochs", "1", "--target"]
+    path = Path("rows.jsonl")
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def test_train_on_labelled_data(
+    labelled: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """A column in, a model that predicts out; a wrong column is one line."""
+    arguments = ["train", str(labelled), "-o", "run", "--epochs", "1", "--target"]
     line = bad_line(monkeypatch, capsys, *arguments, "band_gap=gapp")
     assert "must have a column 'gapp' for band_gap, got ['gap']" in line
     line = bad_line(monkeypatch, capsys, *arguments, "band_gap=gap", "--init", "no.safetensors")
@@ -380,10 +389,27 @@ def test_train_on_labelled_data(monkeypatch: pytest.MonkeyPatch, capsys: Any) ->
     assert config["trunk"] == load_model("default")[0].config.to_dict()
 
 
-def test_init_is_for_labelled_data(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+@pytest.mark.parametrize("option", [("--init", "none"), ("--folds", "3")])
+def test_init_and_folds_are_for_labelled_data(
+    option: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     Path("c.json").write_text(json.dumps(TRAINING))
-    line = bad_line(monkeypatch, capsys, "train", "c.json", "-o", "run", "--init", "none")
-    assert 'a config has the key "init"' in line
+    line = bad_line(monkeypatch, capsys, "train", "c.json", "-o", "run", *option)
+    assert "--init and --folds need --target" in line
+
+
+def test_folds_test_every_structure_once(labelled: Path) -> None:
+    arguments = ["train", str(labelled), "-o", "run", "--epochs", "1", "--target", "band_gap=gap"]
+    result = qdgnn(*arguments, "--folds", "3")
+    assert "fold 2" in result.output
+    document = json.loads(Path("run/folds.json").read_text())
+    summary = document["summary"]["band_gap"]
+    assert summary["n"] == len(labelled.read_text().splitlines())
+    assert summary["mean"] == pytest.approx(np.mean(summary["values"]))
+    assert [fold["band_gap"]["mae"] for fold in document["folds"]] == summary["values"]
+    configs = [json.loads(Path(f"run/fold-{k}/config.json").read_text()) for k in range(3)]
+    assert [config["split_turn"] for config in configs] == [0.0, 1 / 3, 2 / 3]
+    assert all(config["init"] is None for config in configs)
 
 
 @pytest.mark.parametrize("text", list(CONFIGS))

@@ -150,3 +150,11 @@ def test_too_few_frames_are_all_for_training(n: int) -> None:
 def test_shares_that_leave_nothing_are_refused(by: SplitBy, shares: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="with a sum below 1"):
         folds_of(["Cu"], val=shares[0], test=shares[1], seed=0, by=by)
+
+
+def test_turns_test_every_formula_once() -> None:
+    formulas = [reduced_formula(atoms) for atoms in frames(400)]
+    for formula in set(formulas):
+        folds = [fold_of(formula, val=0.1, test=0.25, turn=k / 4) for k in range(4)]
+        assert folds.count("test") == 1
+        assert folds[0] == fold_of(formula, val=0.1, test=0.25)
