@@ -74,7 +74,7 @@ def train(
         raise click.UsageError('--init and --folds need --target; a config has the key "init"')
     values: dict[str, Any]
     start = init or ("none" if folds else "default")
-    values = _data_config(source, targets, start) if targets else _read(source)
+    values = data_config(source, targets, start) if targets else _read(source)
     if epochs is not None:
         values["epochs"] = epochs
     try:
@@ -131,8 +131,11 @@ def _over_folds(reports: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _data_config(file: str, targets: tuple[str, ...], init: str) -> dict[str, Any]:
-    """Small data sets are passed more often, in smaller batches, so that the steps suffice."""
+def data_config(file: str, targets: tuple[str, ...], init: str) -> dict[str, Any]:
+    """Config of a property model for labelled data.
+
+    Small data sets are passed more often, in smaller batches, so that the steps suffice.
+    """
     columns = parse_targets(targets)
     try:
         n_atoms = sum(len(row.atoms) for row in read_labelled(file, columns))
