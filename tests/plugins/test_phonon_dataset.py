@@ -42,6 +42,7 @@ from qdgnn_phonons import (
     vary,
     write_dataset,
 )
+from qdgnn_phonons.bench.sampling import sampling as bench
 from qdgnn_phonons.cli import dataset as command
 from qdgnn_phonons.modes import THZ, mode_amplitudes
 
@@ -358,3 +359,14 @@ def test_command(tmp_path: Path) -> None:
     assert refused.exit_code != 0
     assert "temperatures must be finite" in str(refused.exception)
     assert len(ase.io.read(output, ":")) == 6
+
+
+def test_bench_of_the_samples(tmp_path: Path) -> None:
+    output = tmp_path / "sampling.json"
+    arguments = ["--multiple", "2", "--samples", "10", "--repeats", "2", "--json", str(output)]
+    result = CliRunner().invoke(bench, arguments)
+    assert result.exit_code == 0, result.output
+    document = json.loads(output.read_text())
+    assert document["atoms"] == 32
+    assert document["samples"] == 10
+    assert f"10 samples of 32 atoms at 300 K: {document['samples_ms']:.1f} CPU ms" in result.output
