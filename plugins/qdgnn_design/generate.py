@@ -154,7 +154,7 @@ def random_members(prototype: Prototype, n: int, rng: np.random.Generator) -> li
     help="A value or a range, as in qdgnn design.",
 )
 @click.option("--samples", "-n", "n", default=200, show_default=True)
-@click.option("--rounds", default=20, show_default=True, help="Of fine-tuning; 0 for none.")
+@click.option("--rounds", default=0, show_default=True, help="Of fine-tuning by policy gradient.")
 @click.option("--batch", default=64, show_default=True, help="Structures of a round.")
 @click.option("--epochs", default=GeneratorConfig.epochs, show_default=True)
 @click.option("--model", default="properties", show_default=True, help="Property model, the judge.")
@@ -166,7 +166,8 @@ def generate_command(
     """Learn a family of crystals from STRUCTURES and generate members with wanted properties.
 
     The property model gives the values that are learned and judges the samples: hits are hits by
-    its lights. Writes generated.extxyz (valid and unique, best first) and protocol.json.
+    its lights. Writes generated.extxyz (valid and unique, best first), protocol.json
+    and protocol.md.
     """  # fmt: skip
     wanted = [parse_target(text) for text in targets]
     if bad := [target.name for target in wanted if target.goal != "range"]:
@@ -193,6 +194,7 @@ def generate_command(
         "rows": rows,
     }
     (output / "protocol.json").write_text(json.dumps(document, indent=1) + "\n")
+    (output / "protocol.md").write_text(markdown(document))
     _show(rows)
     console.print(f"wrote {len(best)} structures and the protocol to {output}")
 
@@ -280,12 +282,31 @@ def _key(atoms: Atoms) -> str:
     return f"{atoms.symbols}{cell.tolist()}{positions.tolist()}"
 
 
+_SHARES = ("valid", "neutral", "unique", "novel", "hits", "novel_hits")
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """The protocol as a table."""
+    lines = [
+        f"`qdgnn generate {document['structures']}`, {', '.join(document['targets'])} within "
+        f"{', '.join(f'{t:g}' for t in document['tolerances'])}: {document['members']} members of "
+        f"one family, {document['rows'][0]['samples']} samples, judged by `{document['judge']}`, "
+        f"seed {document['seed']}, relaxation: {document['relaxation']}; likeness: "
+        f"{document['matcher']}. Per cent of the samples.",
+        "",
+        f"| | {' | '.join(name.replace('_', ' ') for name in _SHARES)} | training calls |",
+        "|---|" + "---|" * (len(_SHARES) + 1),
+    ]
+    for row in document["rows"]:
+        shares = " | ".join(f"{100 * row[name]:.1f}" for name in _SHARES)
+        lines.append(f"| {row['method']} | {shares} | {row['training_calls']} |")
+    return "\n".join(lines) + "\n"
+
+
 def _show(rows: Sequence[dict[str, Any]]) -> None:
-    names = ("valid", "neutral", "unique", "novel", "hits", "novel_hits")
-    table = Table(
-        "% of the samples", *(name.replace("_", "\n") for name in names), "training\ncalls"
-    )
+    heads = [name.replace("_", "\n") for name in _SHARES]
+    table = Table("% of the samples", *heads, "training\ncalls")
     for row in rows:
-        shares = [f"{100 * row[name]:.1f}" for name in names]
+        shares = [f"{100 * row[name]:.1f}" for name in _SHARES]
         table.add_row(row["method"], *shares, str(row["training_calls"]))
     console.print(table)

@@ -152,6 +152,8 @@ def test_command(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     document = json.loads((tmp_path / "out" / "protocol.json").read_text())
     assert [row["method"] for row in document["rows"]][2:] == ["generator", "generator, fine-tuned"]
+    table = (tmp_path / "out" / "protocol.md").read_text()
+    assert f"| generator, fine-tuned | {100 * document['rows'][3]['valid']:.1f} |" in table
     written = ase.io.read(tmp_path / "out" / "generated.extxyz", ":")
     misses = [abs(atoms.info["band_gap"] - 4) for atoms in written]
     assert misses == sorted(misses)
