@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, get_args
 
-import ase.io
 import click
 from ase import Atoms
 
@@ -77,12 +77,21 @@ def relax(
 @click.option("--time-ps", default=1.0, show_default=True, help="Simulated time, ps.")
 @click.option("--timestep-fs", default=1.0, show_default=True, help="fs.")
 @click.option(
-    "--ensemble", type=click.Choice(["nve", "nvt", "npt"]), default="nvt", show_default=True
+    "--ensemble",
+    type=click.Choice(get_args(Ensemble)),
+    default="nvt",
+    show_default=True,
+    help="nvt is Bussi's thermostat.",
 )
 @click.option("--pressure-gpa", default=0.0, show_default=True, help="Pressure of npt, GPa.")
 @click.option("--supercell", nargs=3, type=int, default=(1, 1, 1), show_default=True)
 @click.option("--interval", default=10, show_default=True, help="Steps between frames.")
 @click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from OUTPUT.state, if it is there, as if the run had not been stopped.",
+)
 def md(
     structure: str,
     model: str,
@@ -96,8 +105,12 @@ def md(
     supercell: tuple[int, int, int],
     interval: int,
     seed: int,
+    resume: bool,
 ) -> None:
-    """Molecular dynamics of the last structure of a file."""
+    """Molecular dynamics of the last structure of a file.
+
+    A run that was killed goes on with the same command and --resume.
+    """
     output = output or beside(structure, "md")
     if output.suffix not in (".xyz", ".extxyz"):
         raise click.UsageError(f"{output} must end in .extxyz or .xyz, the format that is written")
@@ -116,22 +129,23 @@ def md(
         pressure_gpa=pressure_gpa,
         interval=interval,
         seed=seed,
+        resume=resume,
     )
 
 
-def run_md(atoms: Atoms, output: Path, *, steps: int, **options: object) -> list[dict[str, float]]:
+def run_md(atoms: Atoms, output: Path, *, steps: int, **options: Any) -> list[dict[str, float]]:
     """Molecular dynamics with a progress bar; writes ``output`` and a picture beside it."""
-    output.parent.mkdir(parents=True, exist_ok=True)
     with progress_bar() as bar:
         task = bar.add_task(f"MD of {len(atoms)} atoms", total=steps, note="")
 
         def observer(row: dict[str, float]) -> None:
-            # the first frame replaces an older file: a run that cannot start leaves it whole
-            ase.io.write(output, atoms, append=row["step"] > 0, format="extxyz")
             note = f"{row['temperature']:.0f} K, {row['potential'] / len(atoms):.4f} eV/atom"
             bar.update(task, completed=row["step"], note=note)
 
-        rows = molecular_dynamics(atoms, steps=steps, observer=observer, **options)  # type: ignore[arg-type]
+        rows = molecular_dynamics(
+            atoms, steps=steps, trajectory=output, observer=observer, **options
+        )
+        bar.update(task, completed=steps)
     picture = output.with_suffix(".png")
     plot_dynamics(rows, len(atoms), picture)
     console.print(f"wrote {output} and {picture}")
