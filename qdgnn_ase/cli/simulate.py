@@ -20,6 +20,8 @@ from qdgnn_ase.cli.common import (
     structure_argument,
     write,
 )
+from qdgnn_ase.cli.relax_rows import relax_rows
+from qdgnn_ase.data.database import split_selection
 from qdgnn_ase.inference.figures import plot_dynamics
 from qdgnn_ase.inference.simulate import Ensemble, molecular_dynamics
 from qdgnn_ase.inference.simulate import relax as run_relax
@@ -34,7 +36,9 @@ from qdgnn_ase.inference.simulate import relax as run_relax
 @click.option("--steps", default=500, show_default=True, help="Most steps.")
 @click.option("--fixed-cell", is_flag=True, help="Relax positions only.")
 @click.option("--pressure-gpa", default=0.0, show_default=True, help="Target pressure, GPa.")
-@click.option("--trajectory", type=Path, help="ASE trajectory of every step.")
+@click.option(
+    "--trajectory", type=Path, help="ASE trajectory: energy, forces, stress of every step."
+)
 def relax(
     structure: str,
     model: str,
@@ -46,7 +50,17 @@ def relax(
     pressure_gpa: float,
     trajectory: Path | None,
 ) -> None:
-    """Relax the last structure of a file, cell included where it is periodic in all directions."""
+    """Relax the last structure of a file, cell included where it is periodic in all directions.
+
+    Of an ASE database with a selection, 'set.db@natoms<20', every row is relaxed into another
+    database, which a second run with the same options continues.
+    """
+    if split_selection(structure)[1]:
+        if trajectory:
+            raise click.UsageError("--trajectory is of one structure, not of a selection")
+        options = {"fmax": fmax, "steps": steps, "pressure_gpa": pressure_gpa}
+        relax_rows(structure, output, model=model, dtype=dtype, fixed_cell=fixed_cell, **options)
+        return
     output = output or beside(structure, "relaxed")
     check_output(output)
     atoms = load(structure, model, dtype)
