@@ -28,6 +28,8 @@ results: .venv/dev
 	.venv/bin/qdgnn bench-solids --structures $(DATA)/mp36k/mp36k.jsonl.gz \
 	  --elastic $(DATA)/elastic_mp/elastic_mp.jsonl.gz --displacements $(DATA)/pes_phonopy \
 	  --m3gnet $(M3GNET) --json $(RESULTS)/solids.json --markdown $(RESULTS)/solids.md
+	.venv/bin/qdgnn bench-matcalc $(DATA)/elastic_mp/elastic_mp.jsonl.gz \
+	  --json $(RESULTS)/matcalc.json --markdown $(RESULTS)/matcalc.md
 	.venv/bin/qdgnn bench-diffusion --json $(RESULTS)/diffusion.json \
 	  --markdown $(RESULTS)/diffusion.md
 	.venv/bin/qdgnn bench-md --json $(RESULTS)/dynamics.json

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import click
@@ -11,6 +13,7 @@ from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from qdgnn_ase.data.database import append_rows, check_new, split_selection
 from qdgnn_ase.data.io import read_structures
 from qdgnn_ase.inference.calculator import QDGNNCalculator
 
@@ -22,7 +25,35 @@ model_option = click.option(
 dtype_option = click.option(
     "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True
 )
-structure_argument = click.argument("structure", type=click.Path(exists=True, dir_okay=False))
+
+
+def _existing(dir_okay: bool) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Check of paths, of which that of a database may come with a selection."""
+
+    def check(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        kind = click.Path(exists=True, dir_okay=dir_okay)
+        for name in value if isinstance(value, tuple) else (value,):
+            kind.convert(str(split_selection(name)[0]), parameter, context)
+        return value
+
+    return check
+
+
+existing_file = _existing(dir_okay=False)
+existing_path = _existing(dir_okay=True)
+structure_argument = click.argument("structure", callback=existing_file)
+
+
+def new_database(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> Path | None:
+    """Refuse a database that cannot be written, before hours are spent on what goes into it."""
+    if value is not None:
+        try:
+            check_new(value)
+        except (FileExistsError, ValueError) as error:
+            raise click.BadParameter(str(error), context, parameter) from error
+    return value
 
 
 def load(structure: str, model: str, dtype: str) -> Atoms:
@@ -52,7 +83,7 @@ def check_output(path: Path) -> None:
 
 def beside(structure: str, what: str) -> Path:
     """LiFePO4.cif -> LiFePO4_relaxed.extxyz in the same folder."""
-    path = Path(structure)
+    path, _ = split_selection(structure)
     name = f"{Path(path.name.removesuffix('.gz')).stem}_{what}.extxyz"
     if filetype(name, read=False) != "extxyz":  # ASE takes every *POSCAR* for a VASP file
         name = name.lower()
@@ -60,8 +91,11 @@ def beside(structure: str, what: str) -> Path:
 
 
 def write(path: Path, atoms: Atoms) -> None:
-    """Write a structure with its results in the format of the file's name."""
+    """Write a structure with its results in the format of the name; a database gets a row more."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".db":
+        append_rows(path, [(atoms, {})])
+        return
     is_xyz = path.suffix in (".xyz", ".extxyz")
     ase.io.write(path, atoms, format="extxyz" if is_xyz else None)
 

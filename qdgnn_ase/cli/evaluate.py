@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
+from ase import Atoms
 from rich.table import Table
 
-from qdgnn_ase.cli.common import console, dtype_option, parse_targets, progress_bar
+from qdgnn_ase.cli.common import (
+    console,
+    dtype_option,
+    existing_path,
+    new_database,
+    parse_targets,
+    progress_bar,
+)
+from qdgnn_ase.data.database import write_rows
+from qdgnn_ase.data.io import read_structures
 from qdgnn_ase.inference.calculator import QDGNNCalculator
-from qdgnn_ase.inference.evaluate import METRICS, Split
-from qdgnn_ase.inference.evaluate import evaluate as evaluate_file
+from qdgnn_ase.inference.evaluate import METRICS, Evaluation, Split, frame_errors
 from qdgnn_ase.inference.evaluate_properties import evaluate_properties
 from qdgnn_ase.inference.predict import Predictor
 from qdgnn_ase.training.checkpoint import load_model, write_atomic
@@ -44,7 +54,7 @@ _PROPERTY_METRICS = {
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True))
+@click.argument("files", nargs=-1, required=True, callback=existing_path)
 @click.option("--model", help="Embedded model or checkpoint file.  [default: default, properties]")
 @click.option(
     "--target",
@@ -61,6 +71,13 @@ _PROPERTY_METRICS = {
     help="Only the frames of this fold of the model's own training split.",
 )
 @click.option("--json", "output", type=Path, help="Write all figures to this file.")
+@click.option(
+    "--db",
+    "database",
+    type=Path,
+    callback=new_database,
+    help="New ASE database of the structures with their errors; without --target.",
+)
 def evaluate(
     files: tuple[str, ...],
     model: str | None,
@@ -69,15 +86,19 @@ def evaluate(
     max_atoms: int | None,
     fold: Any,
     output: Path | None,
+    database: Path | None,
 ) -> None:
     """Errors of a model on labelled structures, per file, with 95 % intervals over formulas.
 
     Energy, forces and stress of a potential, or with --target the properties of a property model.
+    An ASE database may come with a selection: 'set.db@natoms<20'.
     """
     short = [Path(name).name for name in files]
     labels = short if len(set(short)) == len(files) else files
     head = {"fold": fold, "max_atoms": max_atoms}
     if targets:
+        if database:
+            raise click.UsageError("--db is of potentials; `qdgnn predict --db` keeps columns")
         if dtype != "float32":
             raise click.UsageError(
                 f"--dtype is of potentials, with --target it must be float32, got {dtype}"
@@ -89,24 +110,43 @@ def evaluate(
     if folders := [name for name in files if Path(name).is_dir()]:
         raise click.UsageError(f"a folder of CIF files needs --target, got {folders}")
     model = model or "default"
-    report = {}
+    results: dict[str, Evaluation] = {}
     calculator = QDGNNCalculator(model, dtype=dtype)
     split = training_split(model, load_model(model)[1], fold) if fold else None
     with progress_bar() as bar:
         for name, label in zip(files, labels, strict=True):
             task = bar.add_task(label, total=1.0, note="")
-            report[label] = evaluate_file(
+            results[label] = frame_errors(
                 calculator,
                 name,
                 max_atoms=max_atoms,
                 split=split,
                 progress=lambda share, task=task: bar.update(task, completed=share),  # type: ignore[misc]
             )
+    if database:
+        write_rows(database, _rows(dict(zip(labels, files, strict=True)), results))
+    report = {label: result.report() for label, result in results.items()}
     console.print(_table(report))
     for name, row in report.items():
         for reason, count in row["skipped"].items():
             console.print(f"{name}: skipped {count}: {reason}")
     _write(output, {"model": model, "dtype": dtype, **head, "units": METRICS}, report)
+
+
+def _rows(
+    files: dict[str, str], results: dict[str, Evaluation]
+) -> Iterator[tuple[Atoms, dict[str, float | str]]]:
+    """Structures that were evaluated with their labels; the errors that have a label."""
+    for label, result in results.items():
+        frames = read_structures(files[label])
+        for error in result.errors:
+            values = {
+                "energy_error": error.energy,
+                "forces_mae": error.forces / (3 * error.n_atoms),
+                "stress_mae": error.stress,
+            }
+            known = {key: value for key, value in values.items() if not math.isnan(value)}
+            yield frames[error.index], {"source": label, **known}
 
 
 def _properties(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import click
 from ase import Atoms
 from rich.table import Table
 
-from qdgnn_ase.cli.common import console, progress_bar
+from qdgnn_ase.cli.common import console, existing_file, new_database, progress_bar
+from qdgnn_ase.data.database import write_rows
 from qdgnn_ase.data.io import read_structures
 from qdgnn_ase.inference.predict import Prediction, Predictor
 from qdgnn_ase.training.checkpoint import write_atomic
@@ -28,26 +29,44 @@ Row = dict[str, Any]
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.argument("files", nargs=-1, required=True, callback=existing_file)
 @click.option(
     "--model", default="properties", show_default=True, help="Embedded model or checkpoint file."
 )
 @click.option("--json", "json_output", type=Path, help="Write values, units, uncertainties.")
 @click.option("--csv", "csv_output", type=Path, help="Write a table, one row per structure.")
+@click.option(
+    "--db",
+    "database",
+    type=Path,
+    callback=new_database,
+    help="New ASE database of the structures, predictions as key-value pairs.",
+)
 def predict(
-    files: tuple[str, ...], model: str, json_output: Path | None, csv_output: Path | None
+    files: tuple[str, ...],
+    model: str,
+    json_output: Path | None,
+    csv_output: Path | None,
+    database: Path | None,
 ) -> None:
     """Properties of every structure in FILES, with uncertainties.
 
+    An ASE database may come with a selection: 'set.db@natoms<20'.
     A file or structure that cannot be computed is named and left out; the exit status is then 1.
     """
     predictor = Predictor(model)
     rows: list[Row] = []
+    predicted: list[Atoms] = []
     failures: list[str] = []
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=len(files), note="")
         for name in files:
-            _predict_file(name, predictor, rows, failures)
+            for outcome in _outcomes_of_file(name, predictor):
+                if isinstance(outcome, str):
+                    failures.append(outcome)
+                    continue
+                predicted.append(outcome[0])
+                rows.append(outcome[1])
             bar.update(task, advance=1, note=f"{len(rows)} structures")
     for start in range(0, min(len(rows), _SHOWN), _COLUMNS):
         console.print(_table(rows[start : start + _COLUMNS]))
@@ -55,6 +74,9 @@ def predict(
         write_atomic(json_output, json.dumps(rows, indent=1).encode())
     if csv_output is not None:
         write_atomic(csv_output, _csv(rows).encode())
+    if database is not None:
+        pairs = [_key_value_pairs(row) for row in rows]
+        write_rows(database, zip(predicted, pairs, strict=True))
     for failure in failures:
         console.print(f"left out: {failure}", soft_wrap=True)
     console.print(f"{len(rows)} structures predicted, {len(failures)} left out")
@@ -62,22 +84,35 @@ def predict(
         raise click.exceptions.Exit(1)
 
 
-def _predict_file(name: str, predictor: Predictor, rows: list[Row], failures: list[str]) -> None:
+def _outcomes_of_file(name: str, predictor: Predictor) -> Iterator[tuple[Atoms, Row] | str]:
+    """Structure and row or, where one is refused, why."""
     try:
         structures = read_structures(name)
     except ValueError as error:
-        failures.append(str(error))
+        yield str(error)
         return
     for start in range(0, len(structures), _CHUNK):
         chunk = structures[start : start + _CHUNK]
         for offset, outcome in enumerate(_outcomes(chunk, predictor)):
             atoms, index = chunk[offset], start + offset
             if isinstance(outcome, str):
-                failures.append(f"{name}, structure {index}: {outcome}")
+                yield f"{name}, structure {index}: {outcome}"
                 continue
             values = {key: asdict(value) for key, value in outcome.items()}
             head = {"file": name, "index": index, "formula": str(atoms.symbols)}
-            rows.append(head | {"properties": values})
+            yield atoms, head | {"properties": values}
+
+
+def _key_value_pairs(row: Row) -> dict[str, float | str]:
+    """Named apart from the columns of the source, which may hold measured values."""
+    pairs: dict[str, float | str] = {"source": row["file"], "in_domain": _in_domain(row)}
+    for name, value in row["properties"].items():
+        pairs |= {f"predicted_{name}": value["value"], f"predicted_{name}_std": value["std"]}
+    return pairs
+
+
+def _in_domain(row: Row) -> bool:
+    return all(value["in_domain"] for value in row["properties"].values())
 
 
 def _outcomes(
@@ -130,5 +165,5 @@ def _csv(rows: list[Row]) -> str:
         cells = {key: row[key] for key in ("file", "index", "formula")}
         for name, value in values.items():
             cells |= {name: value["value"], f"{name}_std": value["std"]}
-        writer.writerow(cells | {"in_domain": all(v["in_domain"] for v in values.values())})
+        writer.writerow(cells | {"in_domain": _in_domain(row)})
     return text.getvalue()

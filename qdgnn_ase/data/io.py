@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pymatgen.core import Composition, Structure
 from pymatgen.io.cif import CifParser, str2float
 
+from qdgnn_ase.data.database import read_database, split_selection
 from qdgnn_ase.data.exports import crystal, ordered_atoms
 
 Array = NDArray[np.float64]
@@ -30,19 +31,22 @@ def read_structures(path: str | Path, index: str = ":") -> list[Atoms]:
     CIF files go through pymatgen, which keeps occupancies. JSON lines (``.jsonl``), a JSON list, a
     JSON object with a list "data", CSV (columns with the same names; a column cif holds a whole
     file) and Parquet have a crystal in each row, in a form of `qdgnn_ase.data.exports`; the other
-    values go to ``atoms.info``. Everything else goes through ``ase.io.read``. All but Parquet may
-    end in ``.gz``.
+    values go to ``atoms.info``. An ASE database may come with a selection, ``set.db@natoms<20``;
+    id and key-value pairs of its rows go to ``atoms.info`` too. Everything else goes through
+    ``ase.io.read``. All but Parquet and databases may end in ``.gz``.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file cannot be read or holds no usable structure.
     """
-    path = Path(path)
+    path, selection = split_selection(path)
     if not path.is_file():
         raise FileNotFoundError(f"structure file must exist, got {path}")
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".cif", ".mcif")):
         frames = _read_cif(path)[string2index(index)]
+    elif name.endswith(".db"):
+        frames = read_database(path, selection, index)
     elif (rows := _rows(path, name)) is not None:
         frames = _crystals(path, rows)[string2index(index)]
     else:

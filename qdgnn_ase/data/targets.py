@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.db import connect
 
+from qdgnn_ase.data.database import split_selection
 from qdgnn_ase.data.io import read_structures
 from qdgnn_ase.properties import learned_property
 
@@ -66,7 +65,7 @@ def read_columns(path: str | Path, columns: Mapping[str, str]) -> list[LabelledS
             The message names file and row.
     """
     path = Path(path)
-    if not path.exists():
+    if not split_selection(path)[0].exists():
         raise FileNotFoundError(f"labelled file must exist, got {path}")
     rows = list(_folder_rows(path) if path.is_dir() else _file_rows(path))
     known = {key for _, _, values in rows for key in values}
@@ -91,17 +90,9 @@ _Row = tuple[str, Atoms, Mapping[str, Any]]
 
 
 def _file_rows(path: Path) -> Iterator[_Row]:
-    if path.suffix == ".db":
-        return _database_rows(path)
-    return ((f"row {k + 1}", atoms, atoms.info) for k, atoms in enumerate(read_structures(path)))
-
-
-def _database_rows(path: Path) -> Iterator[_Row]:
-    try:
-        for row in connect(path).select():
-            yield f"id {row.id}", row.toatoms(), row.key_value_pairs
-    except sqlite3.DatabaseError as error:
-        raise ValueError(f"{path} must be an ASE database, got a damaged one: {error}") from error
+    is_database = split_selection(path)[0].suffix == ".db"
+    for k, atoms in enumerate(read_structures(path)):
+        yield f"id {atoms.info['id']}" if is_database else f"row {k + 1}", atoms, atoms.info
 
 
 def _folder_rows(folder: Path) -> Iterator[_Row]:

@@ -12,14 +12,18 @@ from ase import Atoms, units
 from ase.filters import FrechetCellFilter
 from ase.io.trajectory import Trajectory
 from ase.md.bussi import Bussi
+from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
 from ase.md.nose_hoover_chain import IsotropicMTKNPT
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
-Ensemble = Literal["nve", "nvt", "npt"]
-"""Constant energy (Verlet), temperature (Bussi), temperature and pressure (isotropic MTK)."""
+from qdgnn_ase.inference.restart import MDTrajectory, Row, start_digest
+
+Ensemble = Literal["nve", "nvt", "langevin", "npt"]
+"""Constant energy (Verlet), temperature (Bussi, or Langevin with friction), temperature and
+pressure (isotropic MTK)."""
 
 
 def relax(
@@ -74,8 +78,10 @@ def molecular_dynamics(
     pressure_gpa: float = 0.0,
     interval: int = 10,
     seed: int = 0,
-    observer: Callable[[dict[str, float]], None] | None = None,
-) -> list[dict[str, float]]:
+    trajectory: str | Path | None = None,
+    resume: bool = False,
+    observer: Callable[[Row], None] | None = None,
+) -> list[Row]:
     """Run molecular dynamics in place.
 
     Momenta are drawn at ``temperature`` unless the atoms carry some.
@@ -83,48 +89,77 @@ def molecular_dynamics(
     Args:
         atoms: Structure with a calculator.
         temperature: K.
-        steps: Time steps.
+        steps: Time steps of the whole run.
         timestep_fs: fs.
-        ensemble: "nve", "nvt" or "npt".
+        ensemble: "nve", "nvt", "langevin" or "npt".
         pressure_gpa: Target pressure of "npt" in GPa.
         interval: Steps between observations; the last step is always one.
         seed: Seed of the momenta and of the thermostat.
-        observer: Called at each observation, after ``atoms`` moved.
+        trajectory: Extended XYZ file of the observations; an older one is replaced. But for "npt"
+            the state of the run stands beside it, in ``TRAJECTORY.state``.
+        resume: Go on from that state, where there is one, as if the run had not been stopped.
+            Give the same structure, calculator and arguments; ``steps`` may be larger.
+        observer: Called at each observation, after ``atoms`` moved and the frame was written.
 
     Returns:
-        One row per observation: step, time_ps, potential, kinetic, total (eV), temperature (K).
+        One row per observation: step, time_ps, potential, kinetic, total (eV), temperature (K);
+        those before a restart too.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or the state is damaged or of another run.
         FloatingPointError: If the run explodes; it names the step.
     """
-    for name, value in {
-        "temperature": temperature,
-        "steps": steps,
-        "timestep_fs": timestep_fs,
-        "interval": interval,
-    }.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be larger than 0, got {value}")
+    _check_positive(
+        temperature=temperature, steps=steps, timestep_fs=timestep_fs, interval=interval
+    )
+    if resume and trajectory is None:
+        raise ValueError("resume must come with the trajectory to go on with, got none")
     rng = np.random.default_rng(seed)
-    if not atoms.get_momenta().any():
-        thermalize_momenta(atoms, temperature, rng=rng)
-        if len(atoms) > 1:  # a lone atom without total momentum would stand still
-            Stationary(atoms)
-    dynamics = _dynamics(atoms, ensemble, temperature, timestep_fs, pressure_gpa, rng)
-    rows: list[dict[str, float]] = []
+    settings = {
+        "ensemble": ensemble,
+        "temperature": temperature,
+        "timestep_fs": timestep_fs,
+        "pressure_gpa": pressure_gpa,
+        "seed": seed,
+        "start": start_digest(atoms),
+    }
+    file = trajectory and MDTrajectory(trajectory, settings, keeps_state=ensemble != "npt")
+    with file or nullcontext():
+        rows = file.resume(atoms, rng) if file and resume else []
+        if not rows and not atoms.get_momenta().any():
+            _draw_momenta(atoms, temperature, rng)
+        dynamics = _dynamics(atoms, ensemble, temperature, timestep_fs, pressure_gpa, rng)
+        dynamics.nsteps = int(rows[-1]["step"]) if rows else 0
+        if dynamics.nsteps > steps:
+            raise ValueError(f"steps must be at least those done, {dynamics.nsteps}, got {steps}")
 
-    def observe() -> None:
-        if dynamics.nsteps % interval == 0 or dynamics.nsteps == steps:
+        def observe() -> None:
+            is_due = dynamics.nsteps % interval == 0 or dynamics.nsteps == steps
+            if not is_due or (rows and dynamics.nsteps <= rows[-1]["step"]):
+                return
             rows.append(_observation(atoms, dynamics.nsteps, timestep_fs))
             if not rows[-1]["temperature"] < 100 * temperature + 1000:
                 raise FloatingPointError(f"the run exploded at step {dynamics.nsteps}: {rows[-1]}")
+            if file:
+                file.write(atoms, rng, rows[-1])
             if observer is not None:
                 observer(rows[-1])
 
-    dynamics.attach(observe)
-    dynamics.run(steps)
+        dynamics.attach(observe)
+        dynamics.run(steps - dynamics.nsteps)
     return rows
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be larger than 0, got {value}")
+
+
+def _draw_momenta(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
+    thermalize_momenta(atoms, temperature, rng=rng)
+    if len(atoms) > 1:  # a lone atom without total momentum would stand still
+        Stationary(atoms)
 
 
 def _dynamics(
@@ -140,6 +175,11 @@ def _dynamics(
         return VelocityVerlet(atoms, step)
     if ensemble == "nvt":
         return Bussi(atoms, step, temperature_K=temperature, taut=100 * step, rng=rng)
+    if ensemble == "langevin":
+        friction = 1 / (100 * step)
+        return Langevin(
+            atoms, step, temperature_K=temperature, friction=friction, fixcm=False, rng=rng
+        )
     if ensemble == "npt":
         return IsotropicMTKNPT(
             atoms,
@@ -149,10 +189,10 @@ def _dynamics(
             tdamp=100 * step,
             pdamp=1000 * step,
         )
-    raise ValueError(f"ensemble must be 'nve', 'nvt' or 'npt', got {ensemble!r}")
+    raise ValueError(f"ensemble must be 'nve', 'nvt', 'langevin' or 'npt', got {ensemble!r}")
 
 
-def _observation(atoms: Atoms, step: int, timestep_fs: float) -> dict[str, float]:
+def _observation(atoms: Atoms, step: int, timestep_fs: float) -> Row:
     potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
     return {
         "step": step,

@@ -158,6 +158,28 @@ def test_md_again_replaces_the_trajectory(model: str, ensemble: str) -> None:
     assert Path("out/b.png").is_file()
 
 
+@pytest.mark.parametrize("ensemble", ["nve", "langevin"])
+def test_md_goes_on(model: str, ensemble: str) -> None:
+    ase.io.write("a.extxyz", rattled())
+    command = ("md", "a.extxyz", "--model", model, "--ensemble", ensemble, "--interval", 2)
+    qdgnn(*command, "--time-ps", 0.008, "-o", "whole.xyz")
+    qdgnn(*command, "--time-ps", 0.004, "-o", "part.xyz", "--resume")
+    assert Path("part.xyz").read_bytes() != Path("whole.xyz").read_bytes()
+    qdgnn(*command, "--time-ps", 0.008, "-o", "part.xyz", "--resume")
+    assert Path("part.xyz").read_bytes() == Path("whole.xyz").read_bytes()
+
+
+def test_md_with_another_state_gives_one_line(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    ase.io.write("a.extxyz", rattled())
+    command = ("md", "a.extxyz", "--model", model, "--time-ps", 0.002)
+    qdgnn(*command)
+    text = bad_line(monkeypatch, capsys, *command, "--seed", 1, "--resume")
+    assert text.startswith("qdgnn: seed must be that of a_md.extxyz.state, 0, got 1; write another")
+    assert text.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["alloys.xyz", "alloys.xyz.gz"])
 def test_evaluate(model: str, name: str) -> None:
     ase.io.write(name, ase.io.read(ALLOYS, ":8"), format="extxyz")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ase.mep import NEB
 from ase.optimize import BFGS, FIRE
 from numpy.testing import assert_allclose
 from pymatgen.core import Lattice, Molecule, Structure
+from pymatgen.io.ase import AseAtomsAdaptor
 
 from qdgnn_ase import QDGNN, QDGNNCalculator
 
@@ -163,6 +165,43 @@ def test_pymatgen_relaxes_a_structure(calculator: QDGNNCalculator) -> None:
     assert relaxed.calc is calculator  # pymatgen hands on calculator and results
     fixed = start.relax(calculator=calculator, relax_cell=False, fmax=0.05, steps=5)
     assert_allclose(fixed.lattice.matrix, start.lattice.matrix, atol=1e-10)
+
+
+def test_pymatgen_calculates(calculator64: QDGNNCalculator) -> None:
+    atoms = distorted_rocksalt()
+    done = AseAtomsAdaptor.get_structure(atoms).calculate(calculator=calculator64)
+    assert done is calculator64
+    (expected,) = calculator64.predict_batch([atoms])
+    assert done.results["energy"] == pytest.approx(expected["energy"])
+    assert_allclose(done.results["forces"], expected["forces"], atol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of matcalc's libraries
+def test_pymatgen_calculates_properties_with_matcalc(calculator64: QDGNNCalculator) -> None:
+    """C11 of the stress-strain fit is the derivative of the stress."""
+    if find_spec("matcalc") is None:
+        pytest.skip("matcalc is not installed")
+    from qdgnn_bench.moduli import load_matcalc
+
+    load_matcalc()  # the first import would ask the network
+    salt = AseAtomsAdaptor.get_structure(bulk("NaCl", "rocksalt", a=5.8))
+    result = salt.calc_property(
+        "elasticity",
+        calculator=calculator64,
+        norm_strains=(-2e-3, 2e-3),
+        shear_strains=(-2e-3, 2e-3),
+        relax_structure=False,
+        r2_min=-1,
+    )
+    stresses = []
+    for strain in (-2e-3, 2e-3):
+        atoms = bulk("NaCl", "rocksalt", a=5.8)
+        atoms.set_cell(atoms.cell.array * [1 + strain, 1, 1], scale_atoms=True)
+        atoms.calc = calculator64
+        stresses.append(atoms.get_stress()[0])
+    slope = (stresses[1] - stresses[0]) / 4e-3
+    assert result["_units"]["elastic_tensor"] == "eV/A^3"
+    assert_allclose(result["elastic_tensor"].voigt[0, 0], slope, rtol=0.02)
 
 
 def test_pymatgen_relaxes_a_molecule(calculator: QDGNNCalculator) -> None:

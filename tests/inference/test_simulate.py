@@ -216,7 +216,7 @@ def test_forces_that_are_not_a_number() -> None:
         ({"timestep_fs": -1.0}, "timestep_fs must be larger than 0, got -1"),
         ({"timestep_fs": np.nan}, "timestep_fs must be larger than 0, got nan"),
         ({"interval": 0}, "interval must be larger than 0, got 0"),
-        ({"ensemble": "nph"}, "ensemble must be 'nve', 'nvt' or 'npt', got 'nph'"),
+        ({"ensemble": "nph"}, "ensemble must be 'nve', 'nvt', 'langevin' or 'npt', got 'nph'"),
     ],
 )
 def test_bad_arguments(change: dict[str, Any], message: str) -> None:
