@@ -16,6 +16,8 @@ from rich.table import Table
 
 from qdgnn_ase.cli.common import console, progress_bar
 from qdgnn_ase.data.io import read_structures
+from qdgnn_ase.data.splits import reduced_formula
+from qdgnn_ase.graph import basis
 from qdgnn_ase.inference.predict import Prediction, Predictor
 from qdgnn_ase.training.checkpoint import write_atomic
 
@@ -38,6 +40,9 @@ def predict(
     files: tuple[str, ...], model: str, json_output: Path | None, csv_output: Path | None
 ) -> None:
     """Properties of every structure in FILES, with uncertainties.
+
+    Disordered structures, and rows of tables with a formula and no structure, are taken and marked.
+    A question mark tells that a prediction is out of the domain of the training data.
 
     A file or structure that cannot be computed is named and left out; the exit status is then 1.
     """
@@ -64,7 +69,7 @@ def predict(
 
 def _predict_file(name: str, predictor: Predictor, rows: list[Row], failures: list[str]) -> None:
     try:
-        structures = read_structures(name)
+        structures = read_structures(name, partial=True)
     except ValueError as error:
         failures.append(str(error))
         return
@@ -76,7 +81,9 @@ def _predict_file(name: str, predictor: Predictor, rows: list[Row], failures: li
                 failures.append(f"{name}, structure {index}: {outcome}")
                 continue
             values = {key: asdict(value) for key, value in outcome.items()}
-            head = {"file": name, "index": index, "formula": str(atoms.symbols)}
+            kind = basis(atoms)
+            formula = str(atoms.symbols) if kind == "structure" else reduced_formula(atoms)
+            head = {"file": name, "index": index, "formula": formula, "basis": kind}
             rows.append(head | {"properties": values})
 
 
@@ -99,13 +106,20 @@ def _outcome(atoms: Atoms, predictor: Predictor) -> dict[str, Prediction] | str:
 
 def _table(rows: list[Row]) -> Table:
     """A row for each property that one of the structures has, a column for each structure."""
-    heads = [f"{row['formula']}\n{Path(row['file']).name}:{row['index']}" for row in rows]
+    heads = [
+        f"{row['formula']}\n{Path(row['file']).name}:{row['index']}{_note(row)}" for row in rows
+    ]
     table = Table("", "unit", *heads)
     for name in _names(rows):
         values = [row["properties"].get(name) for row in rows]
         unit = next(value["unit"] for value in values if value is not None)
         table.add_row(name, unit, *(_cell(value) for value in values))
     return table
+
+
+def _note(row: Row) -> str:
+    notes = {"disordered": "\ndisordered", "composition": "\ncomposition only"}
+    return notes.get(row["basis"], "")
 
 
 def _names(rows: list[Row]) -> list[str]:
@@ -123,11 +137,12 @@ def _cell(value: dict[str, Any] | None) -> str:
 def _csv(rows: list[Row]) -> str:
     text = io.StringIO()
     heads = [head for name in _names(rows) for head in (name, f"{name}_std")]
-    writer = csv.DictWriter(text, ["file", "index", "formula", *heads, "in_domain"])
+    first = ["file", "index", "formula", "basis"]
+    writer = csv.DictWriter(text, [*first, *heads, "in_domain"])
     writer.writeheader()
     for row in rows:
         values = row["properties"]
-        cells = {key: row[key] for key in ("file", "index", "formula")}
+        cells = {key: row[key] for key in first}
         for name, value in values.items():
             cells |= {name: value["value"], f"{name}_std": value["std"]}
         writer.writerow(cells | {"in_domain": all(v["in_domain"] for v in values.values())})

@@ -138,7 +138,7 @@ def data_config(file: str, targets: tuple[str, ...], init: str) -> dict[str, Any
     """
     columns = parse_targets(targets)
     try:
-        n_atoms = sum(len(row.atoms) for row in read_labelled(file, columns))
+        n_atoms = sum(len(row.atoms) for row in read_labelled(file, columns, partial=True))
         trunk = {} if init == "none" else load_model(init)[0].config.to_dict()
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error

@@ -40,7 +40,9 @@ class LabelledStructure:
     """File and place in it, for messages."""
 
 
-def read_labelled(path: str | Path, columns: Mapping[str, str]) -> list[LabelledStructure]:
+def read_labelled(
+    path: str | Path, columns: Mapping[str, str], *, partial: bool = False
+) -> list[LabelledStructure]:
     """`read_columns` for names of `qdgnn_ase.PROPERTIES` that can be learned.
 
     Raises:
@@ -49,16 +51,19 @@ def read_labelled(path: str | Path, columns: Mapping[str, str]) -> list[Labelled
     """
     for name in columns:
         learned_property(name)
-    return read_columns(path, columns)
+    return read_columns(path, columns, partial=partial)
 
 
-def read_columns(path: str | Path, columns: Mapping[str, str]) -> list[LabelledStructure]:
+def read_columns(
+    path: str | Path, columns: Mapping[str, str], *, partial: bool = False
+) -> list[LabelledStructure]:
     """Structures of a file or CIF folder with the labels of some columns.
 
     Args:
         path: A file that `read_structures` reads, or a folder with ``id_prop.csv`` and a CIF for
             each id (CGCNN's form). A CIF that cannot be read is left out with a logged warning.
         columns: Name of the label -> column, e.g. ``{"bulk_modulus": "log10:log10_K_VRH"}``.
+        partial: Take disordered structures, and rows with a formula and no structure.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -68,7 +73,7 @@ def read_columns(path: str | Path, columns: Mapping[str, str]) -> list[LabelledS
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"labelled file must exist, got {path}")
-    rows = list(_folder_rows(path) if path.is_dir() else _file_rows(path))
+    rows = list(_folder_rows(path, partial) if path.is_dir() else _file_rows(path, partial))
     known = {key for _, _, values in rows for key in values}
     for name, column in columns.items():
         if column.removeprefix(_LOG10) not in known:
@@ -90,10 +95,11 @@ _Row = tuple[str, Atoms, Mapping[str, Any]]
 """Place in the file, structure, columns."""
 
 
-def _file_rows(path: Path) -> Iterator[_Row]:
+def _file_rows(path: Path, partial: bool) -> Iterator[_Row]:
     if path.suffix == ".db":
         return _database_rows(path)
-    return ((f"row {k + 1}", atoms, atoms.info) for k, atoms in enumerate(read_structures(path)))
+    frames = read_structures(path, partial=partial)
+    return ((f"row {k + 1}", atoms, atoms.info) for k, atoms in enumerate(frames))
 
 
 def _database_rows(path: Path) -> Iterator[_Row]:
@@ -104,7 +110,7 @@ def _database_rows(path: Path) -> Iterator[_Row]:
         raise ValueError(f"{path} must be an ASE database, got a damaged one: {error}") from error
 
 
-def _folder_rows(folder: Path) -> Iterator[_Row]:
+def _folder_rows(folder: Path, partial: bool) -> Iterator[_Row]:
     table = folder / "id_prop.csv"
     if not table.is_file():
         raise FileNotFoundError(f"folder must hold id_prop.csv and CIF files, got {folder}")
@@ -116,7 +122,7 @@ def _folder_rows(folder: Path) -> Iterator[_Row]:
     left_out = 0
     for name, *values in entries:
         try:
-            atoms = read_structures(folder / f"{name}.cif")[0]
+            atoms = read_structures(folder / f"{name}.cif", partial=partial)[0]
         except (FileNotFoundError, ValueError) as error:
             log.warning("left out: %s", error)
             left_out += 1

@@ -18,6 +18,8 @@ _NODE_DATA = ("numbers", "positions", "cell", "pbc")
 def to_dgl(graph: AtomGraph) -> DGLGraph:
     """DGL graph with node data numbers, positions, cell, pbc and edge data edge_shift.
 
+    Occupancies, where there are any, are node data too.
+
     ``cell`` and ``pbc`` are repeated on every atom, so that ``dgl.batch`` keeps them.
 
     Raises:
@@ -35,6 +37,8 @@ def to_dgl(graph: AtomGraph) -> DGLGraph:
     result.ndata["positions"] = graph.positions
     result.ndata["cell"] = graph.cell.index_select(0, graph.batch)
     result.ndata["pbc"] = graph.pbc.index_select(0, graph.batch)
+    if graph.occupancies is not None:
+        result.ndata["occupancies"] = graph.occupancies
     result.edata["edge_shift"] = graph.edge_shift
     return result
 
@@ -65,4 +69,5 @@ def from_dgl(graph: DGLGraph) -> AtomGraph:
         batch=torch.repeat_interleave(torch.arange(len(n_atoms), device=n_atoms.device), n_atoms),
         pbc=graph.ndata["pbc"][first],
         n_atoms=n_atoms,
+        occupancies=graph.ndata.get("occupancies"),
     )

@@ -53,7 +53,7 @@ def evaluate_properties(
     targets = _targets(predictor, columns)
     rows = [
         row
-        for row in read_labelled(path, columns)
+        for row in read_labelled(path, columns, partial=True)
         if (max_atoms is None or len(row.atoms) <= max_atoms)
         and (split is None or split.holds(reduced_formula(row.atoms)))
     ]

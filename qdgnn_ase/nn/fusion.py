@@ -30,8 +30,17 @@ class Fusion(nn.Module):
         self.fuse = nn.Linear(hidden // 2 + n_features, hidden)
         self.norm = nn.LayerNorm(hidden)
 
-    def forward(self, numbers: Tensor, quantum: Tensor) -> Tensor:
-        """(n_atoms,) int64 and (n_atoms, n_features) -> (n_atoms, hidden)."""
-        x = torch.cat([self.embedding(numbers), quantum], dim=1)
+    def forward(self, numbers: Tensor, quantum: Tensor, fractions: Tensor | None = None) -> Tensor:
+        """Initial features (n_atoms, hidden).
+
+        Args:
+            numbers: (n_atoms,) int64, atomic numbers.
+            quantum: (n_atoms, n_features).
+            fractions: (n_atoms, n_elements - 1) of shared sites: x_struct is the mean of its
+                elements' embeddings.
+        """
+        table = self.embedding
+        structural = table(numbers) if fractions is None else fractions @ table.weight[1:]
+        x = torch.cat([structural, quantum], dim=1)
         hidden: Tensor = self.norm(nn.functional.silu(self.fuse(x)))
         return hidden

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from qdgnn_ase.graph import AtomGraph
-from qdgnn_ase.nn.readout import AtomMeanHead, PooledHead
-from qdgnn_ase.nn.segment import Edges, segment_sum
+from qdgnn_ase.nn.readout import AtomMeanHead, Pool, PooledHead
+from qdgnn_ase.nn.segment import Edges
 from qdgnn_ase.nn.trunk import QDGNNConfig, Trunk, batch_of
 from qdgnn_ase.properties import PROPERTIES, Property, learned_property
+from qdgnn_ase.quantum.atomic import N_ELEMENTS
 
 MIN_DOMAIN = 30
 """Structures that a domain is taken from, at least."""
@@ -108,7 +109,8 @@ class PropertyModel(nn.Module):
         """Values of a batch.
 
         Args:
-            graph: Batch; a ``dgl.DGLGraph`` made by ``AtomGraph.to_dgl`` works too.
+            graph: Batch, of `qdgnn_ase.site_graph` too; a ``dgl.DGLGraph`` made by
+                ``AtomGraph.to_dgl`` works as well.
             strength: (n_edges, 1), of each edge from 0 (absent) to 1 (whole, if not given).
 
         Returns:
@@ -119,10 +121,14 @@ class PropertyModel(nn.Module):
         vector = graph.edge_vectors()
         edges = Edges(graph.edge_index, graph.numbers.shape[0])
         distance = vector.norm(dim=1, keepdim=True)
-        atoms = self.norm(self.trunk(graph.numbers, vector, distance, edges, strength))
-        values = [head(atoms, graph.batch, graph.n_atoms) for head in self.heads.values()]
-        embedding = segment_sum(atoms, graph.batch, graph.n_graphs) / graph.n_atoms[:, None]
-        return {"values": torch.stack(values, dim=1), "embedding": embedding}
+        pool, fractions = Pool(graph), None
+        if graph.occupancies is not None and pool.weight is not None:
+            fractions = graph.occupancies[:, 1 : N_ELEMENTS + 1] / pool.weight
+            there = edges.gather(pool.weight)  # a neighbour that is there half of the time
+            strength = there if strength is None else there * strength
+        atoms = self.norm(self.trunk(graph.numbers, vector, distance, edges, strength, fractions))
+        values = [head(atoms, pool) for head in self.heads.values()]
+        return {"values": torch.stack(values, dim=1), "embedding": pool.mean(atoms)}
 
     def set_domain(self, embedding: Tensor, share: float = 0.99, shrinkage: float = 0.1) -> None:
         """Take the domain from embeddings of structures like those of training.
