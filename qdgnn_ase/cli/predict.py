@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import click
 from ase import Atoms
 from rich.table import Table
 
-from qdgnn_ase.cli.common import console, progress_bar
+from qdgnn_ase.cli.common import console, parse_conditions, progress_bar
 from qdgnn_ase.data.io import read_structures
 from qdgnn_ase.data.splits import reduced_formula
 from qdgnn_ase.graph import basis
@@ -27,6 +28,7 @@ _SHOWN = 9
 _COLUMNS = 3
 
 Row = dict[str, Any]
+Predict = Callable[[Sequence[Atoms]], list[dict[str, Prediction]]]
 
 
 @click.command()
@@ -34,10 +36,21 @@ Row = dict[str, Any]
 @click.option(
     "--model", default="properties", show_default=True, help="Embedded model or checkpoint file."
 )
+@click.option(
+    "--condition",
+    "conditions",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A condition that the model was trained with, such as temperature=300.",
+)
 @click.option("--json", "json_output", type=Path, help="Write values, units, uncertainties.")
 @click.option("--csv", "csv_output", type=Path, help="Write a table, one row per structure.")
 def predict(
-    files: tuple[str, ...], model: str, json_output: Path | None, csv_output: Path | None
+    files: tuple[str, ...],
+    model: str,
+    conditions: tuple[str, ...],
+    json_output: Path | None,
+    csv_output: Path | None,
 ) -> None:
     """Properties of every structure in FILES, with uncertainties.
 
@@ -46,7 +59,7 @@ def predict(
 
     A file or structure that cannot be computed is named and left out; the exit status is then 1.
     """
-    predictor = Predictor(model)
+    predictor = _predictor(model, parse_conditions(conditions))
     rows: list[Row] = []
     failures: list[str] = []
     with progress_bar() as bar:
@@ -67,7 +80,17 @@ def predict(
         raise click.exceptions.Exit(1)
 
 
-def _predict_file(name: str, predictor: Predictor, rows: list[Row], failures: list[str]) -> None:
+def _predictor(model: str, conditions: dict[str, float]) -> Predict:
+    predictor = Predictor(model)
+    if unknown := sorted(set(conditions) - set(predictor.model.config.conditions)):
+        raise click.UsageError(
+            f"--condition must be of those that {model} was trained with, "
+            f"{list(predictor.model.config.conditions)}, got {unknown}"
+        )
+    return partial(predictor, conditions=conditions)
+
+
+def _predict_file(name: str, predictor: Predict, rows: list[Row], failures: list[str]) -> None:
     try:
         structures = read_structures(name, partial=True)
     except ValueError as error:
@@ -87,9 +110,7 @@ def _predict_file(name: str, predictor: Predictor, rows: list[Row], failures: li
             rows.append(head | {"properties": values})
 
 
-def _outcomes(
-    structures: Sequence[Atoms], predictor: Predictor
-) -> list[dict[str, Prediction] | str]:
+def _outcomes(structures: Sequence[Atoms], predictor: Predict) -> list[dict[str, Prediction] | str]:
     """Predictions or, where a structure is refused, why."""
     try:
         return list(predictor(structures))
@@ -97,7 +118,7 @@ def _outcomes(
         return [_outcome(atoms, predictor) for atoms in structures]
 
 
-def _outcome(atoms: Atoms, predictor: Predictor) -> dict[str, Prediction] | str:
+def _outcome(atoms: Atoms, predictor: Predict) -> dict[str, Prediction] | str:
     try:
         return predictor([atoms])[0]
     except ValueError as error:

@@ -13,7 +13,7 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,16 @@ class LabelledStructure:
     """Property -> value in its unit; NaN = missing."""
     name: str
     """File and place in it, for messages."""
+    conditions: dict[str, float] = field(default_factory=dict)
+    """Name -> value; NaN = absent."""
 
 
 def read_labelled(
-    path: str | Path, columns: Mapping[str, str], *, partial: bool = False
+    path: str | Path,
+    columns: Mapping[str, str],
+    *,
+    partial: bool = False,
+    conditions: Mapping[str, str] | None = None,
 ) -> list[LabelledStructure]:
     """`read_columns` for names of `qdgnn_ase.PROPERTIES` that can be learned.
 
@@ -51,11 +57,15 @@ def read_labelled(
     """
     for name in columns:
         learned_property(name)
-    return read_columns(path, columns, partial=partial)
+    return read_columns(path, columns, partial=partial, conditions=conditions)
 
 
 def read_columns(
-    path: str | Path, columns: Mapping[str, str], *, partial: bool = False
+    path: str | Path,
+    columns: Mapping[str, str],
+    *,
+    partial: bool = False,
+    conditions: Mapping[str, str] | None = None,
 ) -> list[LabelledStructure]:
     """Structures of a file or CIF folder with the labels of some columns.
 
@@ -64,6 +74,7 @@ def read_columns(
             each id (CGCNN's form). A CIF that cannot be read is left out with a logged warning.
         columns: Name of the label -> column, e.g. ``{"bulk_modulus": "log10:log10_K_VRH"}``.
         partial: Take disordered structures, and rows with a formula and no structure.
+        conditions: Name of a condition -> column.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -75,7 +86,8 @@ def read_columns(
         raise FileNotFoundError(f"labelled file must exist, got {path}")
     rows = list(_folder_rows(path, partial) if path.is_dir() else _file_rows(path, partial))
     known = {key for _, _, values in rows for key in values}
-    for name, column in columns.items():
+    conditions = conditions or {}
+    for name, column in (*columns.items(), *conditions.items()):
         if column.removeprefix(_LOG10) not in known:
             raise ValueError(
                 f"{path} must have a column {column.removeprefix(_LOG10)!r} for {name}, got "
@@ -84,8 +96,9 @@ def read_columns(
     return [
         LabelledStructure(
             atoms,
-            {name: _value(values, column, f"{path}, {place}") for name, column in columns.items()},
+            _values(values, columns, f"{path}, {place}"),
             f"{path.name}, {place}",
+            _values(values, conditions, f"{path}, {place}"),
         )
         for place, atoms, values in rows
     ]
@@ -129,6 +142,10 @@ def _folder_rows(folder: Path, partial: bool) -> Iterator[_Row]:
             continue
         yield f"id {name}", atoms, {str(k + 1): value for k, value in enumerate(values)}
     log.info("%s: %d of %d structures read", folder, len(entries) - left_out, len(entries))
+
+
+def _values(values: Mapping[str, Any], columns: Mapping[str, str], place: str) -> dict[str, float]:
+    return {name: _value(values, column, place) for name, column in columns.items()}
 
 
 def _value(values: Mapping[str, Any], column: str, place: str) -> float:

@@ -46,6 +46,9 @@ class AtomGraph:
     occupancies: Tensor | None = None
     """(n_atoms, 119) float, share of each element (column = atomic number) on each site; None where
     every site is one element. See `qdgnn_ase.graph.sites`."""
+    conditions: Tensor | None = None
+    """(n_graphs, n_conditions) float, such as a temperature in K, in the order of the model's
+    config; NaN = absent. None where there are none."""
 
     @property
     def n_graphs(self) -> int:
@@ -133,6 +136,7 @@ def collate(graphs: Sequence[AtomGraph]) -> AtomGraph:
         pbc=torch.cat([graph.pbc for graph in graphs]),
         n_atoms=n_atoms,
         occupancies=_occupancies(graphs),
+        conditions=_conditions(graphs),
     )
 
 
@@ -141,3 +145,18 @@ def _occupancies(graphs: Sequence[AtomGraph]) -> Tensor | None:
         return None
     rows = [graph.with_occupancies().occupancies for graph in graphs]
     return torch.cat([row for row in rows if row is not None])
+
+
+def _conditions(graphs: Sequence[AtomGraph]) -> Tensor | None:
+    known = [graph.conditions for graph in graphs if graph.conditions is not None]
+    if not known:
+        return None
+    width = known[0].shape[1]
+    return torch.cat(
+        [
+            known[0].new_full((graph.n_graphs, width), torch.nan)
+            if graph.conditions is None
+            else graph.conditions
+            for graph in graphs
+        ]
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from qdgnn_ase.quantum.references import check_elements
 from qdgnn_ase.training.checkpoint import load_property_model
 
 Array = NDArray[np.float64]
+Conditions: TypeAlias = Mapping[str, float] | Sequence[Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ class Prediction:
     """Standard deviation in ``unit``: spread of the heads, calibrated on the validation fold."""
     unit: str
     in_domain: bool
-    """False where an element was not in training, the structure is unlike the training data, or
-    nothing with this ``basis`` was in training."""
+    """False where an element was not in training, the structure is unlike the training data, a
+    condition is beyond its values there, or nothing with this ``basis`` was in training."""
     derived: bool = False
     """Computed from other predictions by a formula."""
     basis: Basis = "structure"
@@ -76,11 +77,14 @@ class Predictor:
         return self.model.config.targets
 
     def __call__(
-        self, structures: Sequence[Material], max_edges: int = 100_000
+        self,
+        structures: Sequence[Material],
+        max_edges: int = 100_000,
+        conditions: Conditions | None = None,
     ) -> list[dict[str, Prediction]]:
         """Predictions of many structures, computed together, in order; see `predict`."""
         frames = _frames(structures)
-        graphs, batches = self._graphs(frames, max_edges)
+        graphs, batches = self._graphs(frames, max_edges, conditions)
         rows = [row for batch in batches for row in self._batch(batch, frames, graphs)]
         for atoms, graph, row in zip(frames, graphs, rows, strict=True):
             row |= _cohesion(atoms, row) | _elasticity(atoms, graph, row)
@@ -101,10 +105,19 @@ class Predictor:
         return np.concatenate(rows)
 
     def _graphs(
-        self, structures: Sequence[Atoms], max_edges: int
+        self,
+        structures: Sequence[Atoms],
+        max_edges: int,
+        conditions: Conditions | None = None,
     ) -> tuple[list[AtomGraph], list[list[int]]]:
         """Graphs, and the indices of those that are computed together."""
         graphs = [self._graph(atoms, index) for index, atoms in enumerate(structures)]
+        if conditions is not None:
+            rows = self._condition_rows(conditions, len(graphs))
+            graphs = [
+                replace(graph, conditions=graph.positions.new_tensor([row]))
+                for graph, row in zip(graphs, rows, strict=True)
+            ]
         return graphs, list(batch_indices([graph.n_edges for graph in graphs], max_edges))
 
     def _graph(self, atoms: Atoms, index: int) -> AtomGraph:
@@ -114,6 +127,24 @@ class Predictor:
         except ValueError as error:
             raise ValueError(f"structure {index}: {error}") from error
 
+    def _condition_rows(self, conditions: Conditions, n: int) -> list[list[float]]:
+        """Values of the model's conditions for each structure, NaN = absent."""
+        given = [conditions] * n if isinstance(conditions, Mapping) else list(conditions)
+        if len(given) != n:
+            raise ValueError(
+                f"conditions must be one dict, or one for each of {n} structures, got {len(given)}"
+            )
+        known = self.model.config.conditions
+        for index, row in enumerate(given):
+            if unknown := sorted(set(row) - set(known)):
+                raise ValueError(
+                    f"structure {index}: conditions must be of those that the model was trained "
+                    f"with, {list(known)}, got {unknown}"
+                )
+            if infinite := sorted(name for name, value in row.items() if np.isinf(value)):
+                raise ValueError(f"structure {index}: conditions must be finite, got {infinite}")
+        return [[float(row.get(name, np.nan)) for name in known] for row in given]
+
     def _batch(
         self, indices: list[int], frames: list[Atoms], graphs: list[AtomGraph]
     ) -> list[dict[str, Prediction]]:
@@ -121,9 +152,11 @@ class Predictor:
         with torch.no_grad():
             output = self.model(graph)
             values, std = self.scaler.predictions(output["values"], graph)
-            near = self.model.in_domain(output["embedding"]).tolist()
+            near = self.model.in_domain(output["embedding"])
+            if self.model.conditions is not None:
+                near &= self.model.conditions.in_range(self.model.conditions_of(graph))
         bases = [basis(frames[k]) for k in indices]
-        inside = [near[i] and self._knows(frames[k], bases[i]) for i, k in enumerate(indices)]
+        inside = [bool(near[i]) and self._knows(frames[k], bases[i]) for i, k in enumerate(indices)]
         return [
             {
                 row.name: Prediction(
@@ -140,7 +173,9 @@ class Predictor:
 
 
 def predict(
-    structures: Material | Sequence[Material], model: str | Path | Predictor = "properties"
+    structures: Material | Sequence[Material],
+    model: str | Path | Predictor = "properties",
+    conditions: Conditions | None = None,
 ) -> Any:
     """Properties of one structure, or of each of a sequence: name -> `Prediction`.
 
@@ -158,19 +193,22 @@ def predict(
             structure or its dict, a composition or a formula such as "Li3PS4"; or a sequence of
             these.
         model: "properties" (the embedded weights), the path of a checkpoint, or a `Predictor`.
+        conditions: What the model was trained with, ``{"temperature": 300}``, for all structures or
+            one dict for each. An absent one is masked; a value beyond those of training, and an
+            absent one if none was absent there, are out of domain.
 
     Returns:
         A dict for one structure, a list of dicts for a sequence.
 
     Raises:
         FileNotFoundError: If there is no such model.
-        ValueError: If a structure cannot be computed (the message tells which and why) or the
-            checkpoint is damaged.
+        ValueError: If a structure cannot be computed (the message tells which and why), a condition
+            is not known to the model, or the checkpoint is damaged.
     """
     predictor = model if isinstance(model, Predictor) else _predictor(str(model))
     if isinstance(structures, Atoms | Structure | Composition | str | Mapping):
-        return predictor([structures])[0]
-    return predictor(structures)
+        return predictor([structures], conditions=conditions)[0]
+    return predictor(structures, conditions=conditions)
 
 
 def _frames(materials: Sequence[Material]) -> list[Atoms]:

@@ -63,6 +63,8 @@ def check_sizes(model: nn.Module, graph: AtomGraph) -> None:
     widths = {1, 2, 3} | {size for parameter in model.parameters() for size in parameter.shape}
     if graph.occupancies is not None:
         widths |= {graph.occupancies.shape[1], N_ELEMENTS}
+    if graph.conditions is not None:
+        widths.add(graph.conditions.shape[1])
     if len(set(sizes)) < len(sizes) or widths & set(sizes):
         raise ValueError(
             f"sizes of the traced batch must be distinct and none of {sorted(widths)}, got {sizes}"

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from qdgnn_ase.nn.property_model import PropertyModel
 from qdgnn_ase.quantum.atomic import N_ELEMENTS
 from qdgnn_ase.quantum.references import check_elements
 from qdgnn_ase.training.checkpoint import load_model, save_property_model
-from qdgnn_ase.training.config import PropertyTrainConfig
+from qdgnn_ase.training.config import PropertyTrainConfig, Source
 from qdgnn_ase.training.folds import Provenance
 from qdgnn_ase.training.losses import property_errors, property_loss
 from qdgnn_ase.training.scaler import Scaler
@@ -54,7 +55,7 @@ class PropertyTask:
             ValueError: If a fold is empty, a target has no label in it, or a label is impossible.
         """
         rows: dict[Fold, list[LabelledStructure]] = {"train": [], "val": [], "test": []}
-        files = [self._sort(source.file, source.columns, rows) for source in self.config.sources]
+        files = [self._sort(source, rows) for source in self.config.sources]
         for fold in ("train", "val"):
             if not rows[fold]:
                 raise ValueError(
@@ -77,11 +78,12 @@ class PropertyTask:
             self._compare_splits(provenance["init"]["train_config"])
         return folds, provenance
 
-    def _sort(
-        self, file: str, columns: dict[str, str], rows: dict[Fold, list[LabelledStructure]]
-    ) -> dict[str, Any]:
+    def _sort(self, source: Source, rows: dict[Fold, list[LabelledStructure]]) -> dict[str, Any]:
         counts: Counter[str] = Counter()
-        for row in read_labelled(file, columns, partial=True):
+        found = read_labelled(
+            source.file, source.columns, partial=True, conditions=source.conditions
+        )
+        for row in found:
             if len(row.atoms) > self.config.max_atoms:
                 counts["too_large"] += 1
             elif not any(np.isfinite(value) for value in row.labels.values()):
@@ -96,10 +98,10 @@ class PropertyTask:
                 )
                 counts[fold] += 1
                 rows[fold].append(row)
-        path = Path(file)
+        path = Path(source.file)
         digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-        log.info("%s: %s", file, dict(counts))
-        return {"name": path.name, "sha256": digest, "columns": columns, **counts}
+        log.info("%s: %s", path, dict(counts))
+        return {"name": path.name, "sha256": digest, "columns": source.columns, **counts}
 
     def _fit_scaler(self, rows: list[LabelledStructure]) -> None:
         composition = np.array([_composition(row) for row in rows])
@@ -118,9 +120,16 @@ class PropertyTask:
                 raise ValueError(f"{row.name}: {error}") from error
             if self.partial:  # all batches of a compiled program have the same fields
                 graph = graph.with_occupancies()
+            graph = self._with_conditions(graph, row)
             scaled = self.scaler.scaled(label[None], graph)
             samples.append(Sample(graph, {"labels": scaled, "bag": bag[None]}))
         return samples
+
+    def _with_conditions(self, graph: AtomGraph, row: LabelledStructure) -> AtomGraph:
+        if not self.config.conditions:
+            return graph
+        values = [row.conditions.get(name, np.nan) for name in self.config.conditions]
+        return replace(graph, conditions=graph.positions.new_tensor([values]))
 
     def _compare_splits(self, potential: Mapping[str, Any]) -> None:
         names = ("val", "test", "split_seed", "split_turn")
@@ -142,6 +151,8 @@ class PropertyTask:
             torch.manual_seed(self.config.seed)
             model = PropertyModel(self.config.model, neighbors=max(1.0, neighbors))
         model.counts.copy_(torch.stack([sites_of_elements(graph) for graph in graphs]).sum(dim=0))
+        if model.conditions is not None:
+            model.conditions.set_range(torch.cat([model.conditions_of(g) for g in graphs]))
         if self.config.init:
             potential = widened(load_model(self.config.init)[0], self.config.trunk)
             model.trunk.load_state_dict(potential.trunk.state_dict())
