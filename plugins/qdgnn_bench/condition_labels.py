@@ -87,11 +87,13 @@ def heat_capacity(atoms: Atoms) -> Array | None:
     ]
     phonon.produce_force_constants()
     phonon.symmetrize_force_constants()
-    phonon.run_mesh([12, 12, 12], is_gamma_center=True)
-    if phonon.get_mesh_dict()["frequencies"].min() < _IMAGINARY:
+    mesh = phonon.run_mesh([12, 12, 12], is_gamma_center=True)
+    if mesh.frequencies.min() < _IMAGINARY:
         return None
-    phonon.run_thermal_properties(temperatures=np.array(TEMPERATURES), exclude_gamma_acoustic=True)
-    capacity: Array = phonon.get_thermal_properties_dict()["heat_capacity"] / len(atoms)
+    result = phonon.run_thermal_properties(
+        temperatures=np.array(TEMPERATURES), exclude_gamma_acoustic=True
+    )
+    capacity: Array = np.asarray(result.heat_capacity) / len(atoms)
     return capacity
 
 
