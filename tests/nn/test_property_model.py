@@ -34,7 +34,7 @@ def model() -> PropertyModel:
 
 
 def values(model: PropertyModel, *structures: Atoms) -> torch.Tensor:
-    graph = collate([from_atoms(atoms, CUTOFF, torch.float64) for atoms in structures])
+    graph = collate([site_graph(atoms, CUTOFF, torch.float64) for atoms in structures])
     found: torch.Tensor = model(graph)["values"].detach()
     return found
 
@@ -120,12 +120,6 @@ def _model(quantum: str) -> PropertyModel:
         return PropertyModel(PropertyConfig(targets=TARGETS, trunk=trunk, n_members=3)).double()
 
 
-def _found(model: PropertyModel, *frames: Atoms) -> torch.Tensor:
-    graph = collate([site_graph(atoms, CUTOFF, torch.float64) for atoms in frames])
-    output: torch.Tensor = model(graph)["values"].detach()
-    return output
-
-
 QUANTUM = ("none", "t0", "t0_hoppings", "t0_moments")
 
 
@@ -143,11 +137,11 @@ def test_full_occupancies_change_nothing(quantum: str, structures: dict[str, Ato
 @pytest.mark.parametrize("name", ["shared", "vacant", "split"])
 def test_invariances_of_disorder(quantum: str, name: str, partial: dict[str, Atoms]) -> None:
     model, atoms = _model(quantum), partial[name]
-    (wanted,) = _found(model, atoms)
+    (wanted,) = values(model, atoms)
     supercell = atoms.repeat((2, 1, 2))
     permuted = supercell[np.random.default_rng(0).permutation(len(supercell))]
     for changed in (supercell, permuted):
-        torch.testing.assert_close(_found(model, changed)[0], wanted, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(values(model, changed)[0], wanted, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("quantum", QUANTUM)
@@ -158,7 +152,7 @@ def test_shares_matter_and_interpolate(quantum: str, partial: dict[str, Atoms]) 
     def at(share: float) -> torch.Tensor:
         atoms.info["occupancy"] = {"0": {"Na": 1 - share, "K": share}, "1": {"Cl": 1.0}}
         atoms.numbers[0] = 11 if share < 0.5 else 19
-        return _found(model, atoms)[0]
+        return values(model, atoms)[0]
 
     low, high = at(1e-6), at(1 - 1e-6)
     torch.testing.assert_close(low, at(0.0), rtol=1e-3, atol=1e-4)
@@ -172,16 +166,16 @@ def test_a_vacant_site_is_no_site(partial: dict[str, Atoms]) -> None:
     atoms.info["occupancy"] = {"0": {"Na": 1e-7}, "1": {"Cl": 0.999999}}
     alone = atoms[[1]]
     assert str(alone.symbols) == "Cl"
-    torch.testing.assert_close(_found(model, atoms), _found(model, alone), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(values(model, atoms), values(model, alone), rtol=1e-4, atol=1e-5)
     atoms.info["occupancy"] = {"0": {"Na": 0.5}, "1": {"Cl": 0.999999}}
-    assert float((_found(model, atoms) - _found(model, alone)).abs().max()) > 1e-3
+    assert float((values(model, atoms) - values(model, alone)).abs().max()) > 1e-3
 
 
 def test_batch_of_all_bases_equals_singles(partial: dict[str, Atoms]) -> None:
     model = _model("t0_moments")
-    together = _found(model, *partial.values())
+    together = values(model, *partial.values())
     for atoms, row in zip(partial.values(), together, strict=True):
-        torch.testing.assert_close(_found(model, atoms)[0], row)
+        torch.testing.assert_close(values(model, atoms)[0], row)
 
 
 def test_a_potential_takes_no_occupancies(partial: dict[str, Atoms]) -> None:
