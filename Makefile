@@ -40,6 +40,7 @@ results: .venv/dev
 	  --target formation_energy=corrected_formation_energy_per_atom
 	.venv/bin/qdgnn bench-conductivity $(DATA)/obelix/obelix.csv \
 	  --cifs $(DATA)/obelix/obelix_cifs.jsonl.gz --json $(RESULTS)/conductivity.json
+	.venv/bin/qdgnn bench-conditions --json $(RESULTS)/conditions.json
 	.venv/bin/qdgnn bench-property-card --model qdgnn_ase/pretrained/properties.safetensors \
 	  --readme README.md $(DATA)/mp36k/mp36k.jsonl.gz $(DATA)/elastic_mp/elastic_mp.jsonl.gz \
 	  $(DATA)/phonons_matbench/phonons_matbench.jsonl.gz $(DATA)/mp40_ehull/mp40_ehull.jsonl.gz

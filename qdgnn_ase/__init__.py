@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from qdgnn_ase.data.exports import ordered_atoms
     from qdgnn_ase.data.io import labels, read_structures
     from qdgnn_ase.data.label import Labelled, label
+    from qdgnn_ase.data.materials import as_atoms
     from qdgnn_ase.data.perturb import (
         is_plausible,
         rattle,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from qdgnn_ase.data.splits import fold_of, reduced_formula, split_indices
     from qdgnn_ase.data.targets import LabelledStructure, read_columns, read_labelled
     from qdgnn_ase.data.tasks import run_tasks
-    from qdgnn_ase.graph import AtomGraph, collate, from_atoms
+    from qdgnn_ase.graph import AtomGraph, collate, from_atoms, site_graph
     from qdgnn_ase.inference.bootstrap import mean_interval, resampled_weights
     from qdgnn_ase.inference.calculator import QDGNNCalculator
     from qdgnn_ase.inference.domain import ExtrapolationWarning
@@ -112,6 +113,7 @@ _HOME = {
     "check_leakage": "quantum.protocol",
     "calibration": "inference.evaluate_properties",
     "agreement": "inference.explain",
+    "as_atoms": "data.materials",
     "atomic_features": "quantum.atomic",
     "collate": "graph",
     "composition_matrix": "quantum.references",
@@ -150,6 +152,7 @@ _HOME = {
     "save_model": "training.checkpoint",
     "save_property_model": "training.checkpoint",
     "scale_volume": "data.perturb",
+    "site_graph": "graph",
     "size_ratio": "data.perturb",
     "split_indices": "data.splits",
     "strain": "data.perturb",
@@ -192,6 +195,7 @@ __all__ = [
     "Split",
     "TrainConfig",
     "agreement",
+    "as_atoms",
     "atomic_features",
     "calibration",
     "check_leakage",
@@ -232,6 +236,7 @@ __all__ = [
     "save_model",
     "save_property_model",
     "scale_volume",
+    "site_graph",
     "size_ratio",
     "split_indices",
     "strain",

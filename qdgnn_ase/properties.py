@@ -88,6 +88,14 @@ PROPERTIES = _table(
         lower=0.0,
     ),
     Property(
+        name="heat_capacity",
+        unit="J/(mol K)",
+        description="heat capacity at constant volume per mole of atoms, at a temperature that is "
+        "given as a condition; for labels of your own",
+        pooling="atoms",
+        lower=0.0,
+    ),
+    Property(
         name="thermal_stability",
         unit="°C",
         description="decomposition temperature; for labels of your own",

@@ -9,6 +9,7 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # read when numpy and
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -19,6 +20,7 @@ from ase.build import bulk, fcc100, fcc111, graphene, molecule, nanotube
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
+from qdgnn_ase.data.partial import composition_atoms, structure_atoms
 from qdgnn_ase.nn.model import QDGNN
 from qdgnn_ase.nn.trunk import QDGNNConfig
 
@@ -160,6 +162,21 @@ def real_frames() -> list[Atoms]:
         head = ase.io.read(REAL_DATA / name, ":40", format="extxyz")
         frames += [atoms for atoms in head if 4 <= len(atoms) <= 16][:2]
     return frames
+
+
+@pytest.fixture
+def partial() -> dict[str, Atoms]:
+    """What a property model takes and a potential does not."""
+    corner, centre, near = [0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.55, 0.5, 0.5]
+    lattice = Lattice.from_parameters(3.9, 4.1, 4.3, 85, 95, 100)
+    sites: dict[str, tuple[list[Any], list[list[float]]]] = {
+        "ordered": (["Na", "Cl"], [corner, centre]),
+        "shared": ([{"Na": 0.5, "K": 0.3, "Rb": 0.2}, "Cl"], [corner, centre]),
+        "vacant": ([{"Na": 0.6}, {"Cl": 0.5, "Br": 0.2}], [corner, centre]),
+        "split": (["Cl", {"Li": 0.4}, {"Li": 0.6}], [corner, centre, near]),
+    }
+    frames = {name: structure_atoms(Structure(lattice, *site)) for name, site in sites.items()}
+    return frames | {"composition": composition_atoms("Li3PS4")}
 
 
 def _missing_files() -> list[str]:

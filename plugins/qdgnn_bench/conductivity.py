@@ -2,9 +2,10 @@
 
 Boosted trees learn log10 of the measured ionic conductivity at room temperature from features of
 the composition, and from those with the embedding and the predictions of the property model, which
-never saw a conductivity. Most crystals are disordered: each site takes its most likely element, a
-site that is less than half full is empty, and the trees are told. Rows without a structure have no
-structural features. Control: the structural features of other rows.
+never saw a conductivity. Most crystals are disordered and are taken as they are, each site as the
+mean of its elements. For comparison each site takes its most likely element, and a site that is
+less than half full is empty. The trees are told which crystals are disordered. Rows without a
+structure have no structural features. Control: the structural features of other rows.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import gzip
 import json
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -28,7 +29,7 @@ from pymatgen.core import Composition, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from pymatgen.io.cif import CifParser
 
-from qdgnn_ase import Predictor, mean_interval, resampled_weights
+from qdgnn_ase import Predictor, as_atoms, mean_interval, resampled_weights
 from qdgnn_bench.trivial import composition_features
 
 Array = NDArray[np.float64]
@@ -49,7 +50,9 @@ class Conductors:
     composition: Array
     """Features of the composition."""
     structure: Array
-    """Features of the structure, NaN where there is none."""
+    """Features of the structure with its occupancies, NaN where there is none."""
+    most_likely: Array
+    """Features of the structure with the most likely elements, NaN where there is none."""
     log_conductivity: Array
     """log10 of S/cm; of a censored row its upper bound."""
     censored: NDArray[np.bool_]
@@ -98,7 +101,8 @@ def read_conductors(table: Path, cifs: Path, predictor: Predictor) -> Conductors
         formulas=[row["reduced_formula"] for row in rows],
         publications=[row["DOI"] for row in rows],
         composition=composition_features([_formula_unit(row) for row in rows]),
-        structure=structure_features(structures, predictor),
+        structure=structure_features(structures, predictor, as_atoms),
+        most_likely=structure_features(structures, predictor, most_likely),
         log_conductivity=np.log10([float(value.removeprefix("<")) for value in values]),
         censored=np.array([value.startswith("<") for value in values]),
     )
@@ -133,24 +137,31 @@ def most_likely(structure: Structure) -> Atoms:
     )
 
 
-def structure_features(structures: Sequence[Structure | None], predictor: Predictor) -> Array:
-    """Embedding, predictions, atoms per volume (1/Å^3) and order, (n, hidden + 7); NaN = none."""
-    rows: list[Array | None] = []
-    for structure in structures:
-        rows.append(None if structure is None else _features(structure, predictor))
+def structure_features(
+    structures: Sequence[Structure | None],
+    predictor: Predictor,
+    convert: Callable[[Structure], Atoms],
+) -> Array:
+    """Embedding, predictions, atoms per volume (1/Å^3) and order, (n, hidden + 7); NaN = none.
+
+    Args:
+        structures: None where there is none.
+        predictor: Property model.
+        convert: What it is shown of a structure.
+    """
+    rows = [None if s is None else _features(s, convert(s), predictor) for s in structures]
     width = max(len(row) for row in rows if row is not None)
     return np.array([np.full(width, np.nan) if row is None else row for row in rows])
 
 
-def _features(structure: Structure, predictor: Predictor) -> Array | None:
-    atoms = most_likely(structure)
+def _features(structure: Structure, atoms: Atoms, predictor: Predictor) -> Array | None:
     try:
         embedding = predictor.embedding([atoms])[0]
         found = predictor([atoms])[0]
-    except ValueError:  # sites of a disordered crystal can be closer than any atoms
+    except ValueError:  # most likely elements can be closer than any atoms
         return None
     predicted = [found[name].value for name in _PREDICTED]
-    density = len(atoms) / atoms.get_volume()
+    density = structure.composition.num_atoms / structure.volume
     return np.array([*embedding, *predicted, density, float(structure.is_ordered)])
 
 
@@ -173,6 +184,7 @@ def compare(rows: Conductors, groups: Sequence[str], seeds: int) -> dict[str, di
     features = {
         "composition": rows.composition,
         "composition and structure": np.hstack([rows.composition, rows.structure]),
+        "composition and most likely elements": np.hstack([rows.composition, rows.most_likely]),
         "composition and another's structure": np.hstack([rows.composition, others]),
     }
     errors = {

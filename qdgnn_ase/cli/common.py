@@ -63,12 +63,30 @@ def load(structure: str, model: str, dtype: str) -> Atoms:
     return atoms
 
 
-def parse_targets(targets: tuple[str, ...]) -> dict[str, str]:
+condition_columns_option = click.option(
+    "--condition",
+    "conditions",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="With --target: a condition of each structure, such as temperature=T.",
+)
+
+
+def parse_targets(targets: tuple[str, ...], option: str = "--target") -> dict[str, str]:
     """("bulk_modulus=K",) -> {"bulk_modulus": "K"}."""
     pairs = [target.partition("=") for target in targets]
     if wrong := [target for target, pair in zip(targets, pairs, strict=True) if not pair[2]]:
-        raise click.UsageError(f"--target must be NAME=COLUMN, got {', '.join(wrong)}")
+        raise click.UsageError(f"{option} must be NAME=COLUMN, got {', '.join(wrong)}")
     return {name: column for name, _, column in pairs}
+
+
+def parse_conditions(conditions: tuple[str, ...]) -> dict[str, float]:
+    """("temperature=300",) -> {"temperature": 300.0}."""
+    texts = parse_targets(conditions, "--condition")
+    try:
+        return {name: float(value) for name, value in texts.items()}
+    except ValueError as error:
+        raise click.UsageError(f"--condition must be NAME=NUMBER, got {error}") from error
 
 
 def check_output(path: Path) -> None:

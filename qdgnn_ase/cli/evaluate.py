@@ -15,6 +15,7 @@ from ase import Atoms
 from rich.table import Table
 
 from qdgnn_ase.cli.common import (
+    condition_columns_option,
     console,
     dtype_option,
     existing_path,
@@ -63,6 +64,7 @@ _PROPERTY_METRICS = {
     metavar="NAME=COLUMN",
     help="Evaluate a property model on this column.",
 )
+@condition_columns_option
 @dtype_option
 @click.option("--max-atoms", type=int, help="Skip larger structures.")
 @click.option(
@@ -82,6 +84,7 @@ def evaluate(
     files: tuple[str, ...],
     model: str | None,
     targets: tuple[str, ...],
+    conditions: tuple[str, ...],
     dtype: str,
     max_atoms: int | None,
     fold: Any,
@@ -104,9 +107,12 @@ def evaluate(
                 f"--dtype is of potentials, with --target it must be float32, got {dtype}"
             )
         model = model or "properties"
-        report = _properties(dict(zip(labels, files, strict=True)), model, targets, fold, max_atoms)
+        columns = parse_targets(targets), parse_targets(conditions, "--condition")
+        report = _properties(dict(zip(labels, files, strict=True)), model, columns, fold, max_atoms)
         _write(output, {"model": model, **head}, report)
         return
+    if conditions:
+        raise click.UsageError("--condition is of property models and needs --target")
     if folders := [name for name in files if Path(name).is_dir()]:
         raise click.UsageError(f"a folder of CIF files needs --target, got {folders}")
     model = model or "default"
@@ -152,18 +158,24 @@ def _rows(
 def _properties(
     files: dict[str, str],
     model: str,
-    targets: tuple[str, ...],
+    columns: tuple[dict[str, str], dict[str, str]],
     fold: Any,
     max_atoms: int | None,
 ) -> dict[str, Any]:
+    """Errors by file; columns of the properties and of the conditions."""
     predictor = Predictor(model)
     split = training_split(model, predictor.document, fold) if fold else None
-    columns = parse_targets(targets)
+    targets, conditions = columns
     report: dict[str, Any] = {}
     for label, name in files.items():
         console.print(f"{label} ...")
         report[label] = evaluate_properties(
-            predictor, name, columns, split=split, max_atoms=max_atoms
+            predictor,
+            name,
+            targets,
+            split=split,
+            max_atoms=max_atoms,
+            conditions=conditions,
         )
         console.print(_property_table(report[label]))
         timing = report[label]["timing"]

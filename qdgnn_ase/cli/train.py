@@ -13,7 +13,12 @@ import click
 import numpy as np
 from rich.table import Table
 
-from qdgnn_ase.cli.common import console, parse_targets, progress_bar
+from qdgnn_ase.cli.common import (
+    condition_columns_option,
+    console,
+    parse_targets,
+    progress_bar,
+)
 from qdgnn_ase.cli.evaluate import without_nan
 from qdgnn_ase.data.targets import read_labelled
 from qdgnn_ase.inference.evaluate import Split
@@ -41,6 +46,7 @@ _NEIGHBORS = 60
     metavar="NAME=COLUMN",
     help="SOURCE is labelled data; learn this property from this column.",
 )
+@condition_columns_option
 @click.option("--epochs", type=int, help="Passes over the data; the config's if not given.")
 @click.option(
     "--init",
@@ -58,6 +64,7 @@ def train(
     source: str,
     *,
     targets: tuple[str, ...],
+    conditions: tuple[str, ...],
     epochs: int | None,
     init: str | None,
     folds: int | None,
@@ -72,9 +79,11 @@ def train(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if (init or folds) and not targets:
         raise click.UsageError('--init and --folds need --target; a config has the key "init"')
+    if conditions and not targets:
+        raise click.UsageError("--condition needs --target; a config names its conditions itself")
     values: dict[str, Any]
     start = init or ("none" if folds else "default")
-    values = data_config(source, targets, start) if targets else _read(source)
+    values = data_config(source, targets, start, conditions) if targets else _read(source)
     if epochs is not None:
         values["epochs"] = epochs
     try:
@@ -113,7 +122,9 @@ def _test_errors(config: PropertyTrainConfig, best: Path) -> dict[str, Any]:
     """Report of each target on the test fold; the structures of the source, which is one."""
     (source,) = config.sources
     split = Split.of_training(config.to_dict(), "test")
-    return evaluate_properties(Predictor(best), source.file, source.columns, split=split)
+    return evaluate_properties(
+        Predictor(best), source.file, source.columns, split=split, conditions=source.conditions
+    )
 
 
 def _over_folds(reports: list[dict[str, Any]]) -> dict[str, Any]:
@@ -131,19 +142,24 @@ def _over_folds(reports: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def data_config(file: str, targets: tuple[str, ...], init: str) -> dict[str, Any]:
+def data_config(
+    file: str, targets: tuple[str, ...], init: str, conditions: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Config of a property model for labelled data.
 
     Small data sets are passed more often, in smaller batches, so that the steps suffice.
     """
-    columns = parse_targets(targets)
+    source = {
+        "columns": parse_targets(targets),
+        "conditions": parse_targets(conditions, "--condition"),
+    }
     try:
-        n_atoms = sum(len(row.atoms) for row in read_labelled(file, columns))
+        n_atoms = sum(len(row.atoms) for row in read_labelled(file, **source, partial=True))
         trunk = {} if init == "none" else load_model(init)[0].config.to_dict()
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
     return {
-        "sources": [{"file": file, "columns": columns}],
+        "sources": [{"file": file, **source}],
         "trunk": trunk,
         "init": None if init == "none" else init,
         "epochs": int(np.clip(_ATOMS_SEEN / n_atoms, 15, 200)),

@@ -7,6 +7,7 @@
 | JARVIS | atoms: lattice_mat, coords, elements, cartesian |
 | OQMD | unit_cell (3, 3) in Å, sites: "Na @ 0 0 0.5" |
 | AFLOW | geometry: a, b, c, alpha, beta, gamma; positions_fractional; species; composition |
+| no structure | formula or composition: "Li3PS4" or {"Li": 3, "P": 1, "S": 4} |
 
 AFLOW's lists may be strings with "," and, between atoms, ";".
 """
@@ -19,14 +20,19 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from pymatgen.core import DummySpecies, Structure
-from pymatgen.io.ase import AseAtomsAdaptor
+from pymatgen.core import Structure
+
+from qdgnn_ase.data.partial import check_ordered, composition_atoms, structure_atoms
 
 Row = Mapping[str, Any]
 
 
-def crystal(row: Row) -> Atoms:
+def crystal(row: Row, *, partial: bool = False) -> Atoms:
     """The structure of a row; everything else goes to ``atoms.info``.
+
+    Args:
+        row: In one of the forms of this module.
+        partial: Take disordered structures and compositions without a structure too.
 
     Raises:
         ValueError: If the row is of no known form, or its structure is not valid.
@@ -35,11 +41,21 @@ def crystal(row: Row) -> Atoms:
         raise ValueError(f"a row must be a JSON object, got {row!r:.80}")
     for keys, read in _FORMS.items():
         if all(row.get(key) is not None for key in keys):
-            atoms = read(row)
-            atoms.info = {name: value for name, value in row.items() if name not in keys}
-            return atoms
+            return with_values(read(row), row, keys, partial=partial)
+    for key in _FORMULA if partial else ():
+        if row.get(key) is not None:
+            return with_values(composition_atoms(row[key]), row, (), partial=True)
     forms = "; ".join(", ".join(keys) for keys in _FORMS)
     raise ValueError(f"a row must have the keys of one of {forms}; got {sorted(row)}")
+
+
+def with_values(atoms: Atoms, row: Row, keys: tuple[str, ...], *, partial: bool) -> Atoms:
+    """``atoms`` with the row's other values, and with the occupancies of shared sites."""
+    if not partial:
+        check_ordered(atoms)
+    kept = {"occupancy": atoms.info["occupancy"]} if "occupancy" in atoms.info else {}
+    atoms.info = {name: value for name, value in row.items() if name not in keys} | kept
+    return atoms
 
 
 def ordered_atoms(structure: Structure) -> Atoms:
@@ -48,14 +64,9 @@ def ordered_atoms(structure: Structure) -> Atoms:
     Raises:
         ValueError: If it holds dummy species or partially occupied sites.
     """
-    if any(isinstance(kind, DummySpecies) for kind in structure.composition):
-        raise ValueError(f"structure must hold elements only, got {structure.composition}")
-    if not structure.is_ordered:
-        raise ValueError(
-            f"structure must have fully occupied sites, got {structure.composition}; make an "
-            "ordered one first (for example with pymatgen's OrderDisorderedStructureTransformation)"
-        )
-    return AseAtomsAdaptor.get_atoms(structure, msonable=False)
+    atoms = structure_atoms(structure)
+    check_ordered(atoms)
+    return atoms
 
 
 def _plain(row: Row) -> Atoms:
@@ -65,7 +76,7 @@ def _plain(row: Row) -> Atoms:
 def _pymatgen(row: Row) -> Atoms:
     structure = row["structure"]
     values = json.loads(structure) if isinstance(structure, str) else structure
-    return ordered_atoms(Structure.from_dict(values))
+    return structure_atoms(Structure.from_dict(values))
 
 
 def _jarvis(row: Row) -> Atoms:
@@ -95,6 +106,7 @@ def _list(values: Any, separator: str) -> list[Any]:
     return values.split(separator) if isinstance(values, str) else list(values)
 
 
+_FORMULA = ("formula", "composition")
 _FORMS: dict[tuple[str, ...], Callable[[Row], Atoms]] = {
     ("lattice", "species", "frac_coords"): _plain,
     ("structure",): _pymatgen,

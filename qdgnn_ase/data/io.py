@@ -20,12 +20,13 @@ from pymatgen.core import Composition, Structure
 from pymatgen.io.cif import CifParser, str2float
 
 from qdgnn_ase.data.database import read_database, split_selection
-from qdgnn_ase.data.exports import crystal, ordered_atoms
+from qdgnn_ase.data.exports import crystal, with_values
+from qdgnn_ase.data.partial import check_ordered, structure_atoms
 
 Array = NDArray[np.float64]
 
 
-def read_structures(path: str | Path, index: str = ":") -> list[Atoms]:
+def read_structures(path: str | Path, index: str = ":", *, partial: bool = False) -> list[Atoms]:
     """All structures of a file, with stored results attached as ASE does.
 
     CIF files go through pymatgen, which keeps occupancies. JSON lines (``.jsonl``), a JSON list, a
@@ -34,6 +35,13 @@ def read_structures(path: str | Path, index: str = ":") -> list[Atoms]:
     values go to ``atoms.info``. An ASE database may come with a selection, ``set.db@natoms<20``;
     id and key-value pairs of its rows go to ``atoms.info`` too. Everything else goes through
     ``ase.io.read``. All but Parquet and databases may end in ``.gz``.
+
+    Args:
+        path: The file.
+        index: Frames, as ``ase.io.read`` takes them.
+        partial: Take what a property model can use and a potential cannot, in the form of
+            `qdgnn_ase.graph.sites`: structures with shared or partly vacant sites, and rows of
+            tables that have a formula (column formula or composition) and no structure.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -44,11 +52,11 @@ def read_structures(path: str | Path, index: str = ":") -> list[Atoms]:
         raise FileNotFoundError(f"structure file must exist, got {path}")
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".cif", ".mcif")):
-        frames = _read_cif(path)[string2index(index)]
+        frames = _read_cif(path, partial)[string2index(index)]
     elif name.endswith(".db"):
         frames = read_database(path, selection, index)
     elif (rows := _rows(path, name)) is not None:
-        frames = _crystals(path, rows)[string2index(index)]
+        frames = _crystals(path, rows, partial)[string2index(index)]
     else:
         frames = _read_ase(path, index)
     frames = frames if isinstance(frames, list) else [frames]
@@ -129,27 +137,29 @@ def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value != ""}
 
 
-def _crystals(path: Path, rows: list[dict[str, Any]]) -> list[Atoms]:
+def _crystals(path: Path, rows: list[dict[str, Any]], partial: bool) -> list[Atoms]:
     frames = []
     for k, row in enumerate(rows):
         try:
-            frames.append(_crystal(row))
+            frames.append(_crystal(row, partial))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}, row {k + 1} must hold a crystal, got: {error}") from error
     return frames
 
 
-def _crystal(row: dict[str, Any]) -> Atoms:
+def _crystal(row: dict[str, Any], partial: bool) -> Atoms:
     if not isinstance(row, dict) or row.get("cif") is None:
-        return crystal(row)
+        return crystal(row, partial=partial)
     atoms = _cif_frames(lambda: CifParser.from_str(row["cif"], check_cif=False))[0]
-    atoms.info = {key: value for key, value in row.items() if key != "cif"}
-    return atoms
+    return with_values(atoms, row, ("cif",), partial=partial)
 
 
-def _read_cif(path: Path) -> list[Atoms]:
+def _read_cif(path: Path, partial: bool) -> list[Atoms]:
     try:
-        return _cif_frames(lambda: CifParser(path, check_cif=False))
+        frames = _cif_frames(lambda: CifParser(path, check_cif=False))
+        for atoms in () if partial else frames:
+            check_ordered(atoms)
+        return frames
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -164,7 +174,7 @@ def _cif_frames(open_parser: Callable[[], CifParser]) -> list[Atoms]:
     for block in blocks:
         _check_angles(block)
     formulas = [b["_chemical_formula_sum"] for b in blocks if "_chemical_formula_sum" in b]
-    frames = [ordered_atoms(structure) for structure in structures]
+    frames = [structure_atoms(structure) for structure in structures]
     for structure in structures:
         _check_complete(structure, formulas)
     return frames

@@ -22,6 +22,9 @@ from typing import Literal
 from ase import Atoms
 from pymatgen.core import Composition
 
+from qdgnn_ase.data.partial import integer_formula
+from qdgnn_ase.graph import basis
+
 Fold = Literal["train", "val", "test"]
 SplitBy = Literal["formula", "frame"]
 _STRETCHES = 5
@@ -31,14 +34,18 @@ _SHORTEST_STRETCH = 10
 def reduced_formula(atoms: Atoms) -> str:
     """Reduced formula as pymatgen spells it, e.g. LiFePO4.
 
+    With shared sites, or for a composition, numbers of atoms are rounded to 0.02.
+
     Raises:
         ValueError: If there are no atoms.
     """
     if len(atoms) == 0:
         raise ValueError("structure must hold at least one atom, got an empty Atoms object")
+    ordered = basis(atoms) == "structure"
+    formula = atoms.get_chemical_formula() if ordered else integer_formula(atoms)
     with warnings.catch_warnings():  # noble gases have no electronegativity to sort by
         warnings.filterwarnings("ignore", "No Pauling electronegativity")
-        return str(Composition(atoms.get_chemical_formula()).reduced_formula)
+        return str(Composition(formula).reduced_formula)
 
 
 def fold_of(

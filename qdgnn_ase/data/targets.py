@@ -12,7 +12,7 @@ import csv
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,17 @@ class LabelledStructure:
     """Property -> value in its unit; NaN = missing."""
     name: str
     """File and place in it, for messages."""
+    conditions: dict[str, float] = field(default_factory=dict)
+    """Name -> value; NaN = absent."""
 
 
-def read_labelled(path: str | Path, columns: Mapping[str, str]) -> list[LabelledStructure]:
+def read_labelled(
+    path: str | Path,
+    columns: Mapping[str, str],
+    *,
+    partial: bool = False,
+    conditions: Mapping[str, str] | None = None,
+) -> list[LabelledStructure]:
     """`read_columns` for names of `qdgnn_ase.PROPERTIES` that can be learned.
 
     Raises:
@@ -48,16 +56,24 @@ def read_labelled(path: str | Path, columns: Mapping[str, str]) -> list[Labelled
     """
     for name in columns:
         learned_property(name)
-    return read_columns(path, columns)
+    return read_columns(path, columns, partial=partial, conditions=conditions)
 
 
-def read_columns(path: str | Path, columns: Mapping[str, str]) -> list[LabelledStructure]:
+def read_columns(
+    path: str | Path,
+    columns: Mapping[str, str],
+    *,
+    partial: bool = False,
+    conditions: Mapping[str, str] | None = None,
+) -> list[LabelledStructure]:
     """Structures of a file or CIF folder with the labels of some columns.
 
     Args:
         path: A file that `read_structures` reads, or a folder with ``id_prop.csv`` and a CIF for
             each id (CGCNN's form). A CIF that cannot be read is left out with a logged warning.
         columns: Name of the label -> column, e.g. ``{"bulk_modulus": "log10:log10_K_VRH"}``.
+        partial: Take disordered structures, and rows with a formula and no structure.
+        conditions: Name of a condition -> column.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -67,9 +83,10 @@ def read_columns(path: str | Path, columns: Mapping[str, str]) -> list[LabelledS
     path = Path(path)
     if not split_selection(path)[0].exists():
         raise FileNotFoundError(f"labelled file must exist, got {path}")
-    rows = list(_folder_rows(path) if path.is_dir() else _file_rows(path))
+    rows = list(_folder_rows(path, partial) if path.is_dir() else _file_rows(path, partial))
     known = {key for _, _, values in rows for key in values}
-    for name, column in columns.items():
+    conditions = conditions or {}
+    for name, column in (*columns.items(), *conditions.items()):
         if column.removeprefix(_LOG10) not in known:
             raise ValueError(
                 f"{path} must have a column {column.removeprefix(_LOG10)!r} for {name}, got "
@@ -78,8 +95,9 @@ def read_columns(path: str | Path, columns: Mapping[str, str]) -> list[LabelledS
     return [
         LabelledStructure(
             atoms,
-            {name: _value(values, column, f"{path}, {place}") for name, column in columns.items()},
+            _values(values, columns, f"{path}, {place}"),
             f"{path.name}, {place}",
+            _values(values, conditions, f"{path}, {place}"),
         )
         for place, atoms, values in rows
     ]
@@ -89,13 +107,13 @@ _Row = tuple[str, Atoms, Mapping[str, Any]]
 """Place in the file, structure, columns."""
 
 
-def _file_rows(path: Path) -> Iterator[_Row]:
+def _file_rows(path: Path, partial: bool) -> Iterator[_Row]:
     is_database = split_selection(path)[0].suffix == ".db"
-    for k, atoms in enumerate(read_structures(path)):
+    for k, atoms in enumerate(read_structures(path, partial=partial)):
         yield f"id {atoms.info['id']}" if is_database else f"row {k + 1}", atoms, atoms.info
 
 
-def _folder_rows(folder: Path) -> Iterator[_Row]:
+def _folder_rows(folder: Path, partial: bool) -> Iterator[_Row]:
     table = folder / "id_prop.csv"
     if not table.is_file():
         raise FileNotFoundError(f"folder must hold id_prop.csv and CIF files, got {folder}")
@@ -107,13 +125,17 @@ def _folder_rows(folder: Path) -> Iterator[_Row]:
     left_out = 0
     for name, *values in entries:
         try:
-            atoms = read_structures(folder / f"{name}.cif")[0]
+            atoms = read_structures(folder / f"{name}.cif", partial=partial)[0]
         except (FileNotFoundError, ValueError) as error:
             log.warning("left out: %s", error)
             left_out += 1
             continue
         yield f"id {name}", atoms, {str(k + 1): value for k, value in enumerate(values)}
     log.info("%s: %d of %d structures read", folder, len(entries) - left_out, len(entries))
+
+
+def _values(values: Mapping[str, Any], columns: Mapping[str, str], place: str) -> dict[str, float]:
+    return {name: _value(values, column, place) for name, column in columns.items()}
 
 
 def _value(values: Mapping[str, Any], column: str, place: str) -> float:

@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 if TYPE_CHECKING:
     from dgl import DGLGraph
+
+
+N_COLUMNS = 119
+"""Columns of occupancies: the atomic numbers 1 to 118, and 0, which is empty."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +43,12 @@ class AtomGraph:
     """(n_graphs, 3) bool, periodic axes."""
     n_atoms: Tensor
     """(n_graphs,) int64, atoms of each graph."""
+    occupancies: Tensor | None = None
+    """(n_atoms, 119) float, share of each element (column = atomic number) on each site; None where
+    every site is one element. See `qdgnn_ase.graph.sites`."""
+    conditions: Tensor | None = None
+    """(n_graphs, n_conditions) float, such as a temperature in K, in the order of the model's
+    config; NaN = absent. None where there are none."""
 
     @property
     def n_graphs(self) -> int:
@@ -54,11 +65,22 @@ class AtomGraph:
     ) -> AtomGraph:
         """Copy with all tensors on ``device`` and the floating-point ones as ``dtype``."""
         moved = {
-            field.name: value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-            for field in fields(self)
-            for value in [getattr(self, field.name)]
+            name: value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+            for name, value in self.tensors().items()
         }
         return replace(self, **moved)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are there, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def with_occupancies(self) -> AtomGraph:
+        """The same graph with ``occupancies``, 1 for the element of each site if it had none."""
+        if self.occupancies is not None:
+            return self
+        whole = one_hot(self.numbers, N_COLUMNS).to(self.positions.dtype)
+        return replace(self, occupancies=whole)
 
     def edge_vectors(self) -> Tensor:
         """Vectors r_ij in Å from destination i to the image of source j, (n_edges, 3)."""
@@ -113,4 +135,28 @@ def collate(graphs: Sequence[AtomGraph]) -> AtomGraph:
         batch=torch.repeat_interleave(ids, n_atoms),
         pbc=torch.cat([graph.pbc for graph in graphs]),
         n_atoms=n_atoms,
+        occupancies=_occupancies(graphs),
+        conditions=_conditions(graphs),
+    )
+
+
+def _occupancies(graphs: Sequence[AtomGraph]) -> Tensor | None:
+    if all(graph.occupancies is None for graph in graphs):
+        return None
+    rows = [graph.with_occupancies().occupancies for graph in graphs]
+    return torch.cat([row for row in rows if row is not None])
+
+
+def _conditions(graphs: Sequence[AtomGraph]) -> Tensor | None:
+    known = [graph.conditions for graph in graphs if graph.conditions is not None]
+    if not known:
+        return None
+    width = known[0].shape[1]
+    return torch.cat(
+        [
+            known[0].new_full((graph.n_graphs, width), torch.nan)
+            if graph.conditions is None
+            else graph.conditions
+            for graph in graphs
+        ]
     )

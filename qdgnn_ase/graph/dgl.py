@@ -18,7 +18,9 @@ _NODE_DATA = ("numbers", "positions", "cell", "pbc")
 def to_dgl(graph: AtomGraph) -> DGLGraph:
     """DGL graph with node data numbers, positions, cell, pbc and edge data edge_shift.
 
-    ``cell`` and ``pbc`` are repeated on every atom, so that ``dgl.batch`` keeps them.
+    Occupancies and conditions, where there are any, are node data too.
+
+    ``cell``, ``pbc`` and conditions are repeated on every atom, so that ``dgl.batch`` keeps them.
 
     Raises:
         ImportError: If DGL is not installed.
@@ -35,6 +37,10 @@ def to_dgl(graph: AtomGraph) -> DGLGraph:
     result.ndata["positions"] = graph.positions
     result.ndata["cell"] = graph.cell.index_select(0, graph.batch)
     result.ndata["pbc"] = graph.pbc.index_select(0, graph.batch)
+    if graph.occupancies is not None:
+        result.ndata["occupancies"] = graph.occupancies
+    if graph.conditions is not None:
+        result.ndata["conditions"] = graph.conditions.index_select(0, graph.batch)
     result.edata["edge_shift"] = graph.edge_shift
     return result
 
@@ -56,6 +62,7 @@ def from_dgl(graph: DGLGraph) -> AtomGraph:
     order = torch.argsort(destination, stable=True)
     n_atoms = graph.batch_num_nodes().long()
     first = torch.cumsum(n_atoms, dim=0) - n_atoms
+    conditions = graph.ndata.get("conditions")
     return AtomGraph(
         numbers=graph.ndata["numbers"],
         positions=graph.ndata["positions"],
@@ -65,4 +72,6 @@ def from_dgl(graph: DGLGraph) -> AtomGraph:
         batch=torch.repeat_interleave(torch.arange(len(n_atoms), device=n_atoms.device), n_atoms),
         pbc=graph.ndata["pbc"][first],
         n_atoms=n_atoms,
+        occupancies=graph.ndata.get("occupancies"),
+        conditions=None if conditions is None else conditions[first],
     )

@@ -7,6 +7,7 @@ between the atoms, so structures that are mostly empty go through a k-d tree ins
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -35,6 +36,8 @@ Integers = NDArray[np.int64]
 Pairs = tuple[Integers, Integers, Array, Array]
 """Destination, source, image (n_pairs, 3) and distance in Å, sorted by destination; each atom is a
 pair with itself."""
+Excluded = Callable[[Integers, Integers, Array], NDArray[np.bool_]]
+"""Destination, source and distance of pairs -> whether they are no edges."""
 
 
 def from_atoms(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32) -> AtomGraph:
@@ -52,6 +55,14 @@ def from_atoms(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32) 
         ValueError: If the structure is empty, not finite, has a singular cell, partial occupancy,
             an unknown element, a pair closer than ``MIN_DISTANCE``, or is too large for ``dtype``.
     """
+    _check_occupancy(atoms)
+    return periodic_graph(atoms, cutoff, dtype)
+
+
+def periodic_graph(
+    atoms: Atoms, cutoff: float, dtype: torch.dtype, excluded: Excluded | None = None
+) -> AtomGraph:
+    """`from_atoms` whatever the occupancies, and without the pairs that are ``excluded``."""
     if not 0 < cutoff < np.inf:
         raise ValueError(f"cutoff must be finite and larger than 0 Å, got {cutoff}")
     _check(atoms)
@@ -59,6 +70,8 @@ def from_atoms(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32) 
     positions = _wrap(np.asarray(atoms.positions, dtype=np.float64), lattice, atoms.pbc)
     destination, source, shift, distance = _pairs(positions, lattice, atoms.pbc, float(cutoff))
     other = ((destination != source) | (shift != 0).any(axis=1)) & (distance < cutoff)
+    if excluded is not None:
+        other &= ~excluded(destination, source, distance)
     _check_distances(distance[other], destination[other], source[other])
     if other.any():
         _check_rounding(positions, lattice[atoms.pbc], dtype)
@@ -93,7 +106,6 @@ def _check(atoms: Atoms) -> None:
         raise ValueError(
             f"atomic numbers must lie in 1..118, got {bad_z}; replace dummy atoms ('X') by elements"
         )
-    _check_occupancy(atoms)
 
 
 def _check_occupancy(atoms: Atoms) -> None:

@@ -19,13 +19,19 @@ LINDEMANN = 0.1
 _STEP = 1e-3
 
 
-def cohesive_energy(formation_energy: float, numbers: NDArray[np.int64]) -> float:
+def cohesive_energy(formation_energy: float, counts: NDArray[np.float64]) -> float:
     """Energy in eV/atom to take a crystal apart into free atoms; positive for a bound one.
 
     E_coh = sum_k x_k E_coh,k - E_form with the atomic fractions x_k and the measured cohesive
     energies of the elements; NaN where an element has none.
+
+    Args:
+        formation_energy: eV/atom.
+        counts: (n,), amount of each element; column = atomic number.
     """
-    return float(elemental_cohesive_energies()[numbers].mean() - formation_energy)
+    there = np.flatnonzero(counts)
+    energies = elemental_cohesive_energies()[there]
+    return float(np.average(energies, weights=counts[there]) - formation_energy)
 
 
 def young_modulus(bulk: float, shear: float) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, rankdata, spearmanr
 
 from qdgnn_ase.data.splits import reduced_formula
-from qdgnn_ase.data.targets import label_table, read_labelled
+from qdgnn_ase.data.targets import LabelledStructure, label_table, read_labelled
 from qdgnn_ase.inference.bootstrap import interval, resampled_weights
 from qdgnn_ase.inference.evaluate import Split
 from qdgnn_ase.inference.predict import Prediction, Predictor
@@ -31,6 +31,7 @@ def evaluate_properties(
     *,
     split: Split | None = None,
     max_atoms: int | None = None,
+    conditions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Errors on one labelled file.
 
@@ -40,6 +41,7 @@ def evaluate_properties(
         columns: Property -> column.
         split: Only structures of one fold.
         max_atoms: Larger structures are left out.
+        conditions: Condition of the model -> column.
 
     Returns:
         Per property the `metrics` with 95 % intervals over formulas (``mae_interval``; none where a
@@ -53,15 +55,15 @@ def evaluate_properties(
     targets = _targets(predictor, columns)
     rows = [
         row
-        for row in read_labelled(path, columns)
+        for row in read_labelled(path, columns, partial=True, conditions=conditions)
         if (max_atoms is None or len(row.atoms) <= max_atoms)
         and (split is None or split.holds(reduced_formula(row.atoms)))
     ]
     if not rows:
         raise ValueError(f"{path} must hold structures of the fold and size asked for, got none")
     structures = [row.atoms for row in rows]
-    predictions, milliseconds = _timed(predictor, structures, _BATCH)
-    timed = structures[:_TIMED]
+    predictions, milliseconds = _timed(predictor, rows, _BATCH)
+    timed = rows[:_TIMED]
     report: dict[str, Any] = {
         "timing": {"batch_1_ms": _timed(predictor, timed, 1)[1], "batch_64_ms": milliseconds}
     }
@@ -79,11 +81,15 @@ def _targets(predictor: Predictor, columns: Mapping[str, str]) -> tuple[str, ...
     return tuple(name for name in predictor.targets if name in wanted)
 
 
-def _timed(predictor: Predictor, structures: list[Any], size: int) -> tuple[list[Any], float]:
-    started, rows = process_time(), []
-    for start in range(0, len(structures), size):
-        rows += predictor(structures[start : start + size])
-    return rows, 1e3 * (process_time() - started) / len(structures)
+def _timed(
+    predictor: Predictor, rows: list[LabelledStructure], size: int
+) -> tuple[list[Any], float]:
+    started, found = process_time(), []
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        conditions = [row.conditions for row in batch]
+        found += predictor([row.atoms for row in batch], conditions=conditions)
+    return found, 1e3 * (process_time() - started) / len(rows)
 
 
 def _report(

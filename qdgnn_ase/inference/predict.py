@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from ase import Atoms
 from numpy.typing import NDArray
+from pymatgen.core import Composition, Structure
 
 from qdgnn_ase.data.dataset import batch_indices
-from qdgnn_ase.graph import AtomGraph, collate, from_atoms
+from qdgnn_ase.data.materials import Material, as_atoms
+from qdgnn_ase.graph import AtomGraph, Basis, amounts, basis, collate, site_graph
 from qdgnn_ase.inference.derived import (
     cohesive_energy,
     debye_temperature,
@@ -24,10 +26,11 @@ from qdgnn_ase.inference.derived import (
     young_modulus,
 )
 from qdgnn_ase.properties import PROPERTIES
-from qdgnn_ase.quantum.atomic import N_ELEMENTS
+from qdgnn_ase.quantum.references import check_elements
 from qdgnn_ase.training.checkpoint import load_property_model
 
 Array = NDArray[np.float64]
+Conditions: TypeAlias = Mapping[str, float] | Sequence[Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,13 @@ class Prediction:
     """Standard deviation in ``unit``: spread of the heads, calibrated on the validation fold."""
     unit: str
     in_domain: bool
-    """False where an element was not in training or the structure is unlike the training data."""
+    """False where an element was not in training, the structure is unlike the training data, a
+    condition is beyond its values there, or nothing with this ``basis`` was in training."""
     derived: bool = False
     """Computed from other predictions by a formula."""
+    basis: Basis = "structure"
+    """What it rests on: an ordered "structure", a "disordered" one whose shared sites are means of
+    their elements, or the "composition" alone."""
 
 
 class Predictor:
@@ -62,6 +69,7 @@ class Predictor:
         self.model, self.scaler, self.document = load_property_model(model, self.device)
         self.model.requires_grad_(False)
         self._seen = self.model.counts.cpu() > 0
+        self._bases = set(self.document["training"].get("bases", ("structure",)))
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -69,22 +77,26 @@ class Predictor:
         return self.model.config.targets
 
     def __call__(
-        self, structures: Sequence[Atoms], max_edges: int = 100_000
+        self,
+        structures: Sequence[Material],
+        max_edges: int = 100_000,
+        conditions: Conditions | None = None,
     ) -> list[dict[str, Prediction]]:
         """Predictions of many structures, computed together, in order; see `predict`."""
-        graphs, batches = self._graphs(structures, max_edges)
-        rows = [row for batch in batches for row in self._batch([graphs[k] for k in batch])]
-        for atoms, graph, row in zip(structures, graphs, rows, strict=True):
+        frames = _frames(structures)
+        graphs, batches = self._graphs(frames, max_edges, conditions)
+        rows = [row for batch in batches for row in self._batch(batch, frames, graphs)]
+        for atoms, graph, row in zip(frames, graphs, rows, strict=True):
             row |= _cohesion(atoms, row) | _elasticity(atoms, graph, row)
         return rows
 
-    def embedding(self, structures: Sequence[Atoms], max_edges: int = 100_000) -> Array:
+    def embedding(self, structures: Sequence[Material], max_edges: int = 100_000) -> Array:
         """Mean features of the atoms of each structure, (n_structures, hidden).
 
         Raises:
             ValueError: If a structure cannot be computed.
         """
-        graphs, batches = self._graphs(structures, max_edges)
+        graphs, batches = self._graphs(_frames(structures), max_edges)
         rows = [np.zeros((0, self.model.config.trunk.hidden))]
         for batch in batches:
             graph = collate([graphs[k] for k in batch]).to(self.device)
@@ -93,43 +105,77 @@ class Predictor:
         return np.concatenate(rows)
 
     def _graphs(
-        self, structures: Sequence[Atoms], max_edges: int
+        self,
+        structures: Sequence[Atoms],
+        max_edges: int,
+        conditions: Conditions | None = None,
     ) -> tuple[list[AtomGraph], list[list[int]]]:
         """Graphs, and the indices of those that are computed together."""
         graphs = [self._graph(atoms, index) for index, atoms in enumerate(structures)]
+        if conditions is not None:
+            rows = self._condition_rows(conditions, len(graphs))
+            graphs = [
+                replace(graph, conditions=graph.positions.new_tensor([row]))
+                for graph, row in zip(graphs, rows, strict=True)
+            ]
         return graphs, list(batch_indices([graph.n_edges for graph in graphs], max_edges))
 
     def _graph(self, atoms: Atoms, index: int) -> AtomGraph:
-        beyond = sorted({int(z) for z in atoms.numbers if z > N_ELEMENTS})
-        if beyond:
-            raise ValueError(
-                f"structure {index}: atomic numbers must lie in 1..{N_ELEMENTS}, got {beyond}"
-            )
         try:
-            return from_atoms(atoms, self.model.config.trunk.cutoff)
+            check_elements(amounts(atoms))
+            return site_graph(atoms, self.model.config.trunk.cutoff)
         except ValueError as error:
             raise ValueError(f"structure {index}: {error}") from error
 
-    def _batch(self, graphs: list[AtomGraph]) -> list[dict[str, Prediction]]:
-        graph = collate(graphs).to(self.device)
+    def _condition_rows(self, conditions: Conditions, n: int) -> list[list[float]]:
+        """Values of the model's conditions for each structure, NaN = absent."""
+        given = [conditions] * n if isinstance(conditions, Mapping) else list(conditions)
+        if len(given) != n:
+            raise ValueError(
+                f"conditions must be one dict, or one for each of {n} structures, got {len(given)}"
+            )
+        known = self.model.config.conditions
+        for index, row in enumerate(given):
+            if unknown := sorted(set(row) - set(known)):
+                raise ValueError(
+                    f"structure {index}: conditions must be of those that the model was trained "
+                    f"with, {list(known)}, got {unknown}"
+                )
+            if infinite := sorted(name for name, value in row.items() if np.isinf(value)):
+                raise ValueError(f"structure {index}: conditions must be finite, got {infinite}")
+        return [[float(row.get(name, np.nan)) for name in known] for row in given]
+
+    def _batch(
+        self, indices: list[int], frames: list[Atoms], graphs: list[AtomGraph]
+    ) -> list[dict[str, Prediction]]:
+        graph = collate([graphs[k] for k in indices]).to(self.device)
         with torch.no_grad():
             output = self.model(graph)
             values, std = self.scaler.predictions(output["values"], graph)
-            inside = self.model.in_domain(output["embedding"]).tolist()
-        seen = [bool(self._seen[graph.numbers.cpu()].all()) for graph in graphs]
+            near = self.model.in_domain(output["embedding"])
+            if self.model.conditions is not None:
+                near &= self.model.conditions.in_range(self.model.conditions_of(graph))
+        bases = [basis(frames[k]) for k in indices]
+        inside = [bool(near[i]) and self._knows(frames[k], bases[i]) for i, k in enumerate(indices)]
         return [
             {
                 row.name: Prediction(
-                    float(values[i, k]), float(std[i, k]), row.unit, seen[i] and inside[i]
+                    float(values[i, k]), float(std[i, k]), row.unit, inside[i], basis=bases[i]
                 )
                 for k, row in enumerate(self.scaler.properties)
             }
-            for i in range(len(graphs))
+            for i in range(len(indices))
         ]
+
+    def _knows(self, atoms: Atoms, kind: Basis) -> bool:
+        """Whether its elements and its kind of graph were in training."""
+        return kind in self._bases and bool(self._seen[np.flatnonzero(amounts(atoms))].all())
 
 
 def predict(
-    structures: Atoms | Sequence[Atoms], model: str | Path | Predictor = "properties"
+    structures: Material | Sequence[Material],
+    model: str | Path | Predictor = "properties",
+    conditions: Conditions | None = None,
 ) -> Any:
     """Properties of one structure, or of each of a sequence: name -> `Prediction`.
 
@@ -137,22 +183,42 @@ def predict(
     no value (elements without a measured cohesive energy, structures without a volume). Structures
     should be relaxed, as those of the training data are.
 
+    In a disordered structure every site is one node: embedding and quantum descriptors are the
+    means over its elements weighted by occupancy, and vacancies lower its weight. A formula has a
+    node for each element and no edges. Both are marked in ``Prediction.basis``, and out of domain
+    for a model that was trained without such, as the embedded weights were.
+
     Args:
-        structures: Atoms, or a sequence of them.
+        structures: Atoms (with ASE's record of occupancies, where sites are shared), a pymatgen
+            structure or its dict, a composition or a formula such as "Li3PS4"; or a sequence of
+            these.
         model: "properties" (the embedded weights), the path of a checkpoint, or a `Predictor`.
+        conditions: What the model was trained with, ``{"temperature": 300}``, for all structures or
+            one dict for each. An absent one is masked; a value beyond those of training, and an
+            absent one if none was absent there, are out of domain.
 
     Returns:
         A dict for one structure, a list of dicts for a sequence.
 
     Raises:
         FileNotFoundError: If there is no such model.
-        ValueError: If a structure cannot be computed (the message tells which and why) or the
-            checkpoint is damaged.
+        ValueError: If a structure cannot be computed (the message tells which and why), a condition
+            is not known to the model, or the checkpoint is damaged.
     """
     predictor = model if isinstance(model, Predictor) else _predictor(str(model))
-    if isinstance(structures, Atoms):
-        return predictor([structures])[0]
-    return predictor(structures)
+    if isinstance(structures, Atoms | Structure | Composition | str | Mapping):
+        return predictor([structures], conditions=conditions)[0]
+    return predictor(structures, conditions=conditions)
+
+
+def _frames(materials: Sequence[Material]) -> list[Atoms]:
+    frames = []
+    for index, material in enumerate(materials):
+        try:
+            frames.append(as_atoms(material))
+        except ValueError as error:
+            raise ValueError(f"structure {index}: {error}") from error
+    return frames
 
 
 @cache
@@ -164,7 +230,7 @@ def _cohesion(atoms: Atoms, row: dict[str, Prediction]) -> dict[str, Prediction]
     if "formation_energy" not in row:
         return {}
     formation = row["formation_energy"]
-    value = cohesive_energy(formation.value, atoms.numbers)
+    value = cohesive_energy(formation.value, amounts(atoms))
     if np.isnan(value):
         return {}
     return {"cohesive_energy": replace(formation, value=value, derived=True)}
@@ -178,18 +244,20 @@ def _elasticity(
     bulk, shear = row["bulk_modulus"], row["shear_modulus"]
     distances = graph.edge_vectors().norm(dim=1)
     shortest = float(distances.min()) if len(distances) else float("nan")
-    functions = {
+    functions: dict[str, Callable[[float, float], float]] = {
         "young_modulus": young_modulus,
         "poisson_ratio": poisson_ratio,
-        "debye_temperature": lambda k, g: debye_temperature(k, g, atoms),
-        "lindemann_temperature": lambda k, g: lindemann_temperature(
-            debye_temperature(k, g, atoms), atoms, shortest
-        ),
     }
+    if bulk.basis == "structure":  # masses and shortest bond are those of atoms, not of means
+        functions |= {
+            "debye_temperature": lambda k, g: debye_temperature(k, g, atoms),
+            "lindemann_temperature": lambda k, g: lindemann_temperature(
+                debye_temperature(k, g, atoms), atoms, shortest
+            ),
+        }
     pairs = (bulk.value, bulk.std), (shear.value, shear.std)
     return {
-        name: Prediction(
-            *propagated(function, *pairs), PROPERTIES[name].unit, bulk.in_domain, derived=True
-        )
+        name: replace(bulk, value=value, std=std, unit=PROPERTIES[name].unit, derived=True)
         for name, function in functions.items()
+        for value, std in [propagated(function, *pairs)]
     }

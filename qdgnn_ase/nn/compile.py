@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -23,8 +22,8 @@ from qdgnn_ase.graph import AtomGraph, collate, from_atoms
 from qdgnn_ase.nn.derivatives import energy_forces_stress
 from qdgnn_ase.nn.model import QDGNN
 from qdgnn_ase.nn.speed import tune_process
+from qdgnn_ase.quantum.atomic import N_ELEMENTS
 
-_FIELDS = [field.name for field in fields(AtomGraph)]
 _OUTPUTS = ("energy", "energies", "forces", "stress")
 
 Program = Callable[..., list[Tensor]]
@@ -50,18 +49,22 @@ def compile_traced(function: Program, *arguments: Any) -> Program:
 
 def graph_tensors(graph: AtomGraph) -> list[Tensor]:
     """The tensors of a graph in the order that :func:`graph_of` takes."""
-    return [getattr(graph, name) for name in _FIELDS]
+    return list(graph.tensors().values())
 
 
-def graph_of(tensors: Sequence[Tensor]) -> AtomGraph:
-    """Inverse of :func:`graph_tensors`."""
-    return AtomGraph(**dict(zip(_FIELDS, tensors, strict=True)))
+def graph_of(tensors: Sequence[Tensor], like: AtomGraph) -> AtomGraph:
+    """Inverse of :func:`graph_tensors` for a graph with the fields of ``like``."""
+    return AtomGraph(**dict(zip(like.tensors(), tensors, strict=True)))
 
 
 def check_sizes(model: nn.Module, graph: AtomGraph) -> None:
     """Raise ValueError unless the sizes of a batch differ from each other and from all widths."""
     sizes = [graph.n_graphs, graph.numbers.shape[0], graph.n_edges]
     widths = {1, 2, 3} | {size for parameter in model.parameters() for size in parameter.shape}
+    if graph.occupancies is not None:
+        widths |= {graph.occupancies.shape[1], N_ELEMENTS}
+    if graph.conditions is not None:
+        widths.add(graph.conditions.shape[1])
     if len(set(sizes)) < len(sizes) or widths & set(sizes):
         raise ValueError(
             f"sizes of the traced batch must be distinct and none of {sorted(widths)}, got {sizes}"
@@ -90,7 +93,7 @@ class CompiledPotential:
         """Energy, energies, forces and stress as ``energy_forces_stress`` gives them."""
         if self._program is None and not self._failed:
             self._compile(graph)
-        if self._program is None or graph.n_edges < 2:
+        if self._program is None or graph.n_edges < 2 or graph.occupancies is not None:
             return energy_forces_stress(self.model, graph)
         with torch.no_grad():
             rows = self._program(self._state(), graph_tensors(_padded(graph)))
@@ -101,9 +104,18 @@ class CompiledPotential:
 
     def _compile(self, graph: AtomGraph) -> None:
         tune_process()
-        example = graph_tensors(_example(self.model, graph))
+        like = _example(self.model, graph)
+        example = graph_tensors(like)
+
+        def flat(state: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
+            named = dict(zip(self.model.state_dict(), state, strict=True))
+            output = energy_forces_stress(
+                lambda g, r: functional_call(self.model, named, (g, r)), graph_of(tensors, like)
+            )
+            return [output[name] for name in _OUTPUTS]
+
         try:
-            program = compile_traced(self._flat, self._state(), example)
+            program = compile_traced(flat, self._state(), example)
             with torch.no_grad():
                 program(self._state(), example)  # inductor works at the first call
         except Exception as error:  # inductor and the compiler fail in many ways
@@ -116,13 +128,6 @@ class CompiledPotential:
             )
         else:
             self._program = program
-
-    def _flat(self, state: list[Tensor], graph: list[Tensor]) -> list[Tensor]:
-        named = dict(zip(self.model.state_dict(), state, strict=True))
-        output = energy_forces_stress(
-            lambda g, r: functional_call(self.model, named, (g, r)), graph_of(graph)
-        )
-        return [output[name] for name in _OUTPUTS]
 
     def _state(self) -> list[Tensor]:
         return list(self.model.state_dict().values())

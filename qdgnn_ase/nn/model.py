@@ -62,8 +62,16 @@ class QDGNN(nn.Module):
         Returns:
             ``energy`` (n_graphs,) and ``energies`` (n_atoms,) in eV, float64; ``hidden``
             (n_atoms, hidden), the scalar features behind them.
+
+        Raises:
+            ValueError: If sites are shared by several elements.
         """
         graph = batch_of(graph)
+        if graph.occupancies is not None:
+            raise ValueError(
+                "every site must be fully occupied by one element in a potential, got a graph with "
+                "occupancies; make ordered structures first"
+            )
         vector = graph.edge_vectors() if edge_vector is None else edge_vector
         distance = vector.norm(dim=1, keepdim=True)
         edges = Edges(graph.edge_index, graph.numbers.shape[0])

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from qdgnn_ase.graph import AtomGraph
-from qdgnn_ase.nn.readout import AtomMeanHead, PooledHead
-from qdgnn_ase.nn.segment import Edges, segment_sum
+from qdgnn_ase.nn.fusion import TERMS, ConditionFusion, Term
+from qdgnn_ase.nn.readout import AtomMeanHead, Pool, PooledHead
+from qdgnn_ase.nn.segment import Edges
 from qdgnn_ase.nn.trunk import QDGNNConfig, Trunk, batch_of
 from qdgnn_ase.properties import PROPERTIES, Property, learned_property
+from qdgnn_ase.quantum.atomic import N_ELEMENTS
 
 MIN_DOMAIN = 30
 """Structures that a domain is taken from, at least."""
@@ -30,6 +32,10 @@ class PropertyConfig:
     """Heads per target; their spread is the uncertainty."""
     own: tuple[Property, ...] = ()
     """Targets that `qdgnn_ase.PROPERTIES` does not hold."""
+    conditions: tuple[str, ...] = ()
+    """Names of scalars that are given with a structure, such as "temperature"."""
+    condition_terms: tuple[Term, ...] = TERMS
+    """How conditions are fused with the structure."""
 
     def __post_init__(self) -> None:
         if not self.targets or len(set(self.targets)) < len(self.targets):
@@ -46,6 +52,12 @@ class PropertyConfig:
                     f"{row.name!r}"
                 )
         _ = self.properties  # raises where a name is unknown
+        if len(set(self.conditions)) < len(self.conditions) or "" in self.conditions:
+            raise ValueError(f"conditions must have distinct names, got {self.conditions}")
+        if not self.condition_terms or not set(self.condition_terms) <= set(TERMS):
+            raise ValueError(
+                f"condition_terms must be at least one of {TERMS}, got {self.condition_terms}"
+            )
         if self.n_members < 2:
             raise ValueError(f"n_members must be at least 2, got {self.n_members}")
 
@@ -60,12 +72,18 @@ class PropertyConfig:
         """Inverse of :meth:`to_dict`."""
         trunk = QDGNNConfig(**values.get("trunk", {}))
         own = tuple(Property(**row) for row in values.get("own", ()))
-        return cls(**values | {"targets": tuple(values["targets"]), "trunk": trunk, "own": own})
+        values = values | {"trunk": trunk, "own": own}
+        for name in ("targets", "conditions", "condition_terms"):
+            if name in values:
+                values[name] = tuple(values[name])
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dict for JSON."""
         values = asdict(self) | {"own": [_without_defaults(row) for row in self.own]}
-        return values if self.own else {key: v for key, v in values.items() if key != "own"}
+        unused = set() if self.own else {"own"}
+        unused |= set() if self.conditions else {"conditions", "condition_terms"}
+        return {key: value for key, value in values.items() if key not in unused}
 
 
 class PropertyModel(nn.Module):
@@ -91,6 +109,10 @@ class PropertyModel(nn.Module):
         self.trunk = Trunk(config.trunk, neighbors)
         width = config.trunk.hidden
         self.norm = nn.LayerNorm(width)
+        self.conditions, self.condition_norm = None, None
+        if config.conditions:
+            self.conditions = ConditionFusion(len(config.conditions), width, config.condition_terms)
+            self.condition_norm = nn.LayerNorm(width)
         self.register_buffer("counts", torch.zeros(len(self.trunk.quantum), dtype=torch.int64))
         self.register_buffer("center", torch.zeros(width))
         self.register_buffer("whitening", torch.zeros(width, width))
@@ -108,21 +130,46 @@ class PropertyModel(nn.Module):
         """Values of a batch.
 
         Args:
-            graph: Batch; a ``dgl.DGLGraph`` made by ``AtomGraph.to_dgl`` works too.
+            graph: Batch, of `qdgnn_ase.site_graph` too; a ``dgl.DGLGraph`` made by
+                ``AtomGraph.to_dgl`` works as well.
             strength: (n_edges, 1), of each edge from 0 (absent) to 1 (whole, if not given).
 
         Returns:
             ``values`` (n_graphs, n_targets, n_members) in the units of the scaler; ``embedding``
-            (n_graphs, hidden), mean features of the atoms.
+            (n_graphs, hidden), mean features of the atoms, whatever the conditions.
         """
         graph = batch_of(graph)
         vector = graph.edge_vectors()
         edges = Edges(graph.edge_index, graph.numbers.shape[0])
         distance = vector.norm(dim=1, keepdim=True)
-        atoms = self.norm(self.trunk(graph.numbers, vector, distance, edges, strength))
-        values = [head(atoms, graph.batch, graph.n_atoms) for head in self.heads.values()]
-        embedding = segment_sum(atoms, graph.batch, graph.n_graphs) / graph.n_atoms[:, None]
+        pool, fractions = Pool(graph), None
+        if graph.occupancies is not None and pool.weight is not None:
+            fractions = graph.occupancies[:, 1 : N_ELEMENTS + 1] / pool.weight
+            there = edges.gather(pool.weight)  # a neighbour that is there half of the time
+            strength = there if strength is None else there * strength
+        atoms = self.norm(self.trunk(graph.numbers, vector, distance, edges, strength, fractions))
+        embedding = pool.mean(atoms)
+        if self.conditions is not None and self.condition_norm is not None:
+            fused = self.conditions(embedding, self.conditions_of(graph))
+            atoms = self.condition_norm(atoms + fused.index_select(0, graph.batch))
+        values = [head(atoms, pool) for head in self.heads.values()]
         return {"values": torch.stack(values, dim=1), "embedding": embedding}
+
+    def conditions_of(self, graph: AtomGraph) -> Tensor:
+        """(n_graphs, n_conditions), NaN where a condition is absent.
+
+        Raises:
+            ValueError: If the graph has another number of conditions than the model.
+        """
+        shape = (graph.n_graphs, len(self.config.conditions))
+        if graph.conditions is None:
+            return graph.positions.new_full(shape, torch.nan)
+        if graph.conditions.shape[1] != shape[1]:
+            raise ValueError(
+                f"graph must have the conditions {self.config.conditions}, got "
+                f"{graph.conditions.shape[1]} of them"
+            )
+        return graph.conditions
 
     def set_domain(self, embedding: Tensor, share: float = 0.99, shrinkage: float = 0.1) -> None:
         """Take the domain from embeddings of structures like those of training.

@@ -1,7 +1,8 @@
 """Step 5, readout: energies of atoms, and properties of structures.
 
 An energy is a sum over atoms. A property is the same for a cell and its supercell, so its heads
-take means, smooth maxima and attention-weighted means over atoms, never sums.
+take means, smooth maxima and attention-weighted means over atoms, never sums. A site that is not
+always occupied counts with its occupancy.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from qdgnn_ase.graph import AtomGraph
 from qdgnn_ase.nn.attention import LOGIT_BOUND
 from qdgnn_ase.nn.segment import segment_sum
 
@@ -33,6 +35,31 @@ class AtomicEnergy(nn.Module):
         return energy.squeeze(1)
 
 
+class Pool:
+    """Sums and means over the atoms of each structure.
+
+    Args:
+        graph: The batch.
+    """
+
+    def __init__(self, graph: AtomGraph) -> None:
+        self.batch, self.n_graphs = graph.batch, graph.n_graphs
+        self.weight: Tensor | None = None
+        self.total = graph.n_atoms[:, None]
+        if graph.occupancies is not None:
+            self.weight = graph.occupancies.sum(dim=1, keepdim=True)
+            self.total = segment_sum(self.weight, self.batch, self.n_graphs)
+
+    def sum(self, atoms: Tensor) -> Tensor:
+        """(n_atoms, width) -> (n_graphs, width)."""
+        weighted = atoms if self.weight is None else atoms * self.weight
+        return segment_sum(weighted, self.batch, self.n_graphs)
+
+    def mean(self, atoms: Tensor) -> Tensor:
+        """(n_atoms, width) -> (n_graphs, width)."""
+        return self.sum(atoms) / self.total
+
+
 class AtomMeanHead(nn.Module):
     """Mean of what each atom contributes, by every member of an ensemble of heads.
 
@@ -45,10 +72,9 @@ class AtomMeanHead(nn.Module):
         super().__init__()
         self.members = Members(hidden, hidden // 2, n_members)
 
-    def forward(self, atoms: Tensor, batch: Tensor, n_atoms: Tensor) -> Tensor:
+    def forward(self, atoms: Tensor, pool: Pool) -> Tensor:
         """Features (n_atoms, hidden) -> values (n_graphs, n_members)."""
-        total = segment_sum(self.members(atoms), batch, n_atoms.shape[0])
-        return total / n_atoms[:, None]
+        return pool.mean(self.members(atoms))
 
 
 class PooledHead(nn.Module):
@@ -65,18 +91,16 @@ class PooledHead(nn.Module):
         self.norm = nn.LayerNorm(3 * hidden)
         self.members = Members(3 * hidden, hidden // 2, n_members)
 
-    def forward(self, atoms: Tensor, batch: Tensor, n_atoms: Tensor) -> Tensor:
+    def forward(self, atoms: Tensor, pool: Pool) -> Tensor:
         """Features (n_atoms, hidden) -> values (n_graphs, n_members)."""
-        n = n_atoms.shape[0]
-        mean = segment_sum(atoms, batch, n) / n_atoms[:, None]
         weight = torch.exp(LOGIT_BOUND * torch.tanh(self.gate(atoms) / LOGIT_BOUND))
-        attended = segment_sum(weight * atoms, batch, n) / segment_sum(weight, batch, n)
-        largest = smooth_maximum(atoms, batch, n_atoms)
-        values: Tensor = self.members(self.norm(torch.cat([mean, attended, largest], dim=1)))
+        attended = pool.sum(weight * atoms) / pool.sum(weight)
+        pooled = torch.cat([pool.mean(atoms), attended, smooth_maximum(atoms, pool)], dim=1)
+        values: Tensor = self.members(self.norm(pooled))
         return values
 
 
-def smooth_maximum(atoms: Tensor, batch: Tensor, n_atoms: Tensor) -> Tensor:
+def smooth_maximum(atoms: Tensor, pool: Pool) -> Tensor:
     """log(mean_i exp(beta x_i)) / beta with beta = 2, (n_graphs, hidden).
 
     The gradient of a true maximum finds its atom by equality, which a compiled program, where the
@@ -84,11 +108,9 @@ def smooth_maximum(atoms: Tensor, batch: Tensor, n_atoms: Tensor) -> Tensor:
 
     Args:
         atoms: (n_atoms, hidden), normalised.
-        batch: (n_atoms,) graph of each atom.
-        n_atoms: (n_graphs,).
+        pool: Of their graph.
     """
-    total = segment_sum(torch.exp(2.0 * atoms), batch, n_atoms.shape[0])
-    return torch.log(total / n_atoms[:, None]) / 2.0
+    return torch.log(pool.mean(torch.exp(2.0 * atoms))) / 2.0
 
 
 class Members(nn.Module):

@@ -117,6 +117,7 @@ class Trunk(nn.Module):
         distance: Tensor,
         edges: Edges,
         strength: Tensor | None = None,
+        fractions: Tensor | None = None,
     ) -> Tensor:
         """Features (n_atoms, hidden).
 
@@ -127,10 +128,15 @@ class Trunk(nn.Module):
             edges: Edges of the batch.
             strength: (n_edges, 1), factor of the envelope of each edge; 1 if not given. All that an
                 edge does goes through its envelope: strength 0 is a graph without that edge.
+            fractions: (n_atoms, 94), share of each element in what is on a site, where sites are
+                shared (the ``numbers`` do not matter then): embedding, T0 descriptors, amplitudes
+                and levels of T1 are the means over the elements of a site (virtual crystal).
         """
-        radial, fc, quantum = self.descriptors(numbers, vector, distance, edges, strength)
+        radial, fc, quantum = self.descriptors(
+            numbers, vector, distance, edges, strength, fractions
+        )
         unit = (vector / distance).T.contiguous()[:, :, None]
-        hidden: Tensor = self.fusion(numbers, quantum)
+        hidden: Tensor = self.fusion(numbers, quantum, fractions)
         vectors = None
         for layer in self.layers:
             hidden, vectors = layer(hidden, vectors, radial, fc, unit, edges)
@@ -143,6 +149,7 @@ class Trunk(nn.Module):
         distance: Tensor,
         edges: Edges,
         strength: Tensor | None = None,
+        fractions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Edge features (n_edges, n), envelope (n_edges, 1), quantum descriptors (n_atoms, n).
 
@@ -151,9 +158,10 @@ class Trunk(nn.Module):
         radial, fc = self.radial(distance)
         if strength is not None:
             radial, fc = radial * strength, fc * strength
-        quantum = self.quantum[numbers]
+        quantum = self.quantum[numbers] if fractions is None else fractions @ self.quantum[1:]
         if self.tight_binding is not None:
-            z_i, z_j = numbers[edges.destination], numbers[edges.source]
+            atoms = numbers if fractions is None else self.tight_binding.mixed(fractions)
+            z_i, z_j = atoms[edges.destination], atoms[edges.source]
             hoppings = self.tight_binding.hoppings(distance, fc, z_i, z_j)
             radial = torch.cat([radial, self.tight_binding.edge_features(hoppings)], dim=1)
             if self.with_moments:

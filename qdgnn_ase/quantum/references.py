@@ -14,6 +14,17 @@ from qdgnn_ase.quantum.atomic import N_ELEMENTS
 Array = NDArray[np.float64]
 
 
+def check_elements(counts: Array) -> None:
+    """Raise ValueError for elements beyond the descriptor table.
+
+    Args:
+        counts: (n,), amount of each element; column = atomic number.
+    """
+    beyond = [int(z) for z in np.flatnonzero(counts) if z > N_ELEMENTS]
+    if beyond:
+        raise ValueError(f"atomic numbers must lie in 1..{N_ELEMENTS}, got {beyond}")
+
+
 def composition_matrix(numbers: list[ArrayLike]) -> Array:
     """Atoms of each element per structure, (n_structures, 95), column = atomic number.
 

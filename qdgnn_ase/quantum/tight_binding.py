@@ -99,6 +99,8 @@ class TightBinding(nn.Module):
     """
 
     eta: Tensor
+    shells: Tensor
+    multiplicity: Tensor
     amplitudes: Tensor
     steps: Tensor
     squares: Tensor
@@ -114,6 +116,8 @@ class TightBinding(nn.Module):
         y2 = _quadrupole_basis()
         constants = {
             "eta": _eta_matrix(),
+            "shells": np.hstack([amplitudes, levels]),
+            "multiplicity": multiplicity,
             # of each pair of elements (i, j), in row 95 i + j
             "amplitudes": _pairs(amplitudes[:, first], amplitudes[:, second], np.multiply),
             "steps": multiplicity * _pairs(-levels[:, first], levels[:, second], np.add),
@@ -124,6 +128,17 @@ class TightBinding(nn.Module):
         for name, values in constants.items():  # float64 until the model is cast: no digit is lost
             self.register_buffer(name, torch.tensor(values), persistent=False)
         self.edge_columns = [list(HOPPINGS).index(name) for name in EDGE_FEATURES]
+        self.first, self.second = first, second
+
+    def mixed(self, fractions: Tensor) -> Tensor:
+        """Mean amplitudes and levels of sites that elements share, (n_atoms, 6).
+
+        Their rows for the ends of edges go where atomic numbers go otherwise (virtual crystal).
+
+        Args:
+            fractions: (n_atoms, 94), share of each element in what is on a site.
+        """
+        return fractions @ self.shells[1:].to(fractions.dtype)
 
     def hoppings(
         self, distance: Tensor, envelope: Tensor, numbers_i: Tensor, numbers_j: Tensor
@@ -133,16 +148,19 @@ class TightBinding(nn.Module):
         Args:
             distance: (n_edges, 1), Å.
             envelope: (n_edges, 1), f_c; its smoothness at the cutoff is that of the result.
-            numbers_i: (n_edges,) int64, atomic numbers of the destinations i.
-            numbers_j: (n_edges,) int64, atomic numbers of the sources j.
+            numbers_i: (n_edges,) int64, atomic numbers of the destinations i; or rows of `mixed`.
+            numbers_j: (n_edges,) int64, atomic numbers of the sources j; or rows of `mixed`.
         """
         inverse2 = (distance.square().square() + SHORT_RANGE**4).rsqrt()
         inverse = inverse2.sqrt()
         inverse3 = inverse2 * inverse
         powers = torch.cat([inverse2, inverse3 * inverse.sqrt(), inverse3 * inverse2], dim=1)
         dtype = distance.dtype
-        pair = numbers_i * (N_ELEMENTS + 1) + numbers_j
-        amplitudes = self.amplitudes.to(dtype).index_select(0, pair)
+        if numbers_i.is_floating_point():
+            amplitudes = numbers_i[:, self.first] * numbers_j[:, self.second]
+        else:
+            pair = numbers_i * (N_ELEMENTS + 1) + numbers_j
+            amplitudes = self.amplitudes.to(dtype).index_select(0, pair)
         values: Tensor = (powers * envelope) @ self.eta.to(dtype) * amplitudes
         return values
 
@@ -161,19 +179,26 @@ class TightBinding(nn.Module):
         Args:
             hoppings: (n_edges, 14), eV, of :meth:`hoppings`.
             unit: (n_edges, 3), unit vector from i to j.
-            numbers_i: (n_edges,) int64, atomic numbers of the destinations i.
-            numbers_j: (n_edges,) int64, atomic numbers of the sources j.
+            numbers_i: (n_edges,) int64, atomic numbers of the destinations i; or rows of `mixed`.
+            numbers_j: (n_edges,) int64, atomic numbers of the sources j; or rows of `mixed`.
         """
         dtype = hoppings.dtype
         squares = hoppings.square()
         # columns first: products broadcast over whole rows of edges, three times as fast
         traces, p2, d2, d4 = (self.squares.to(dtype) @ squares.T).split([3, 1, 1, 1])
-        steps = self.steps.to(dtype).index_select(0, numbers_i * (N_ELEMENTS + 1) + numbers_j)
+        steps = self._steps(numbers_i, numbers_j).to(dtype)
         transfer = (squares * steps).sum(dim=1)[None]
         x = unit.T.contiguous()
         y2 = self.quadrupole.to(dtype) @ (x[:, None] * x[None]).flatten(0, 1)
         y4 = self.hexadecapole.to(dtype) @ (y2[:, None] * y2[None]).flatten(0, 1)
         return torch.cat([traces, transfer, p2 * y2, d2 * y2, d4 * y4]).T
+
+    def _steps(self, numbers_i: Tensor, numbers_j: Tensor) -> Tensor:
+        """Level of j less that of i times multiplicity for each hopping in eV, (n_edges, 14)."""
+        if numbers_i.is_floating_point():
+            first, second = ([3 + shell for shell in part] for part in (self.first, self.second))
+            return (numbers_j[:, second] - numbers_i[:, first]) * self.multiplicity
+        return self.steps.index_select(0, numbers_i * (N_ELEMENTS + 1) + numbers_j)
 
     def moments(self, sums: Tensor) -> Tensor:
         """Tr A_ss, tr A_pp, tr A_pp^2, tr A_dd, tr A_dd^2 and the charge transfer, (n_atoms, 6).

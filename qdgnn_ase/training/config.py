@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from qdgnn_ase.data.splits import SplitBy
+from qdgnn_ase.nn.fusion import TERMS, Term
 from qdgnn_ase.nn.property_model import PropertyConfig
 from qdgnn_ase.nn.trunk import QDGNNConfig
 from qdgnn_ase.properties import LEARNED, learned_property
@@ -105,6 +106,8 @@ class Source:
     """File or CIF folder, see `qdgnn_ase.data.targets.read_labelled`."""
     columns: dict[str, str]
     """Property -> column, "log10:COLUMN" where the column is a logarithm."""
+    conditions: dict[str, str] = field(default_factory=dict)
+    """Condition (a name of your own, such as temperature) -> column."""
 
     def __post_init__(self) -> None:
         for name in self.columns:
@@ -130,6 +133,8 @@ class PropertyTrainConfig(RunConfig):
     init: str | None = None
     """Potential whose trunk, of the same architecture or with fewer quantum descriptors, this one
     starts from; None starts from random weights."""
+    condition_terms: tuple[Term, ...] = TERMS
+    """How conditions are fused with the structure."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -151,9 +156,20 @@ class PropertyTrainConfig(RunConfig):
         return tuple(name for name in LEARNED if name in named)
 
     @property
+    def conditions(self) -> tuple[str, ...]:
+        """Conditions of all sources; where a source does not have one, it is absent."""
+        return tuple(sorted({name for source in self.sources for name in source.conditions}))
+
+    @property
     def model(self) -> PropertyConfig:
         """Architecture of the whole model."""
-        return PropertyConfig(targets=self.targets, trunk=self.trunk, n_members=self.n_members)
+        return PropertyConfig(
+            targets=self.targets,
+            trunk=self.trunk,
+            n_members=self.n_members,
+            conditions=self.conditions,
+            condition_terms=self.condition_terms,
+        )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PropertyTrainConfig:
@@ -161,6 +177,7 @@ class PropertyTrainConfig(RunConfig):
         values = dict(values)
         values["sources"] = tuple(Source(**source) for source in values.get("sources", ()))
         values["trunk"] = QDGNNConfig(**values.get("trunk", {}))
+        values["condition_terms"] = tuple(values.get("condition_terms", TERMS))
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from torch import Tensor
 from qdgnn_ase.data.dataset import Sample, batch_indices, join
 from qdgnn_ase.data.splits import Fold, fold_of, reduced_formula
 from qdgnn_ase.data.targets import LabelledStructure, label_table, read_labelled
-from qdgnn_ase.graph import from_atoms
+from qdgnn_ase.graph import AtomGraph, amounts, basis, site_graph
 from qdgnn_ase.nn.property_model import PropertyModel
-from qdgnn_ase.quantum.references import composition_matrix
+from qdgnn_ase.quantum.atomic import N_ELEMENTS
+from qdgnn_ase.quantum.references import check_elements
 from qdgnn_ase.training.checkpoint import load_model, save_property_model
-from qdgnn_ase.training.config import PropertyTrainConfig
+from qdgnn_ase.training.config import PropertyTrainConfig, Source
 from qdgnn_ase.training.folds import Provenance
 from qdgnn_ase.training.losses import property_errors, property_loss
 from qdgnn_ase.training.scaler import Scaler
@@ -43,6 +45,8 @@ class PropertyTask:
         self.config = config
         self.scaler = Scaler(config.targets)
         self.weights: dict[str, float] = {}
+        self.partial = False
+        """Whether there are disordered structures or compositions."""
 
     def load(self) -> tuple[dict[Fold, list[Sample]], Provenance]:
         """Samples of the folds, scaled by the training fold, and what they are made of.
@@ -51,7 +55,7 @@ class PropertyTask:
             ValueError: If a fold is empty, a target has no label in it, or a label is impossible.
         """
         rows: dict[Fold, list[LabelledStructure]] = {"train": [], "val": [], "test": []}
-        files = [self._sort(source.file, source.columns, rows) for source in self.config.sources]
+        files = [self._sort(source, rows) for source in self.config.sources]
         for fold in ("train", "val"):
             if not rows[fold]:
                 raise ValueError(
@@ -59,23 +63,27 @@ class PropertyTask:
                     f"{files}; give more formulas, or other shares val and test"
                 )
         self._fit_scaler(rows["train"])
+        bases = Counter(basis(row.atoms) for row in rows["train"])
+        self.partial = set(bases) != {"structure"}
         folds: dict[Fold, list[Sample]] = {
             fold: self._samples(rows[fold], fold) for fold in ("train", "val")
         }
         provenance: Provenance = {
             "files": files,
             "train_config": _without_folders(self.config),
+            "bases": dict(bases),
         }
         if self.config.init:
             provenance["init"] = load_model(self.config.init)[1]["training"]
             self._compare_splits(provenance["init"]["train_config"])
         return folds, provenance
 
-    def _sort(
-        self, file: str, columns: dict[str, str], rows: dict[Fold, list[LabelledStructure]]
-    ) -> dict[str, Any]:
+    def _sort(self, source: Source, rows: dict[Fold, list[LabelledStructure]]) -> dict[str, Any]:
         counts: Counter[str] = Counter()
-        for row in read_labelled(file, columns):
+        found = read_labelled(
+            source.file, source.columns, partial=True, conditions=source.conditions
+        )
+        for row in found:
             if len(row.atoms) > self.config.max_atoms:
                 counts["too_large"] += 1
             elif not any(np.isfinite(value) for value in row.labels.values()):
@@ -90,13 +98,13 @@ class PropertyTask:
                 )
                 counts[fold] += 1
                 rows[fold].append(row)
-        path = Path(file)
+        path = Path(source.file)
         digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-        log.info("%s: %s", file, dict(counts))
-        return {"name": path.name, "sha256": digest, "columns": columns, **counts}
+        log.info("%s: %s", path, dict(counts))
+        return {"name": path.name, "sha256": digest, "columns": source.columns, **counts}
 
     def _fit_scaler(self, rows: list[LabelledStructure]) -> None:
-        composition = composition_matrix([row.atoms.numbers for row in rows])
+        composition = np.array([_composition(row) for row in rows])
         self.scaler.fit(composition, label_table(rows, self.config.targets))
         for name, width in zip(self.config.targets, self.scaler.width.tolist(), strict=True):
             self.weights[name] = self.config.weights.get(name, 1.0) / width
@@ -107,12 +115,21 @@ class PropertyTask:
         samples = []
         for row, label, bag in zip(rows, labels, bags, strict=True):
             try:
-                graph = from_atoms(row.atoms, self.config.trunk.cutoff)
+                graph = site_graph(row.atoms, self.config.trunk.cutoff)
             except ValueError as error:
                 raise ValueError(f"{row.name}: {error}") from error
+            if self.partial:  # all batches of a compiled program have the same fields
+                graph = graph.with_occupancies()
+            graph = self._with_conditions(graph, row)
             scaled = self.scaler.scaled(label[None], graph)
             samples.append(Sample(graph, {"labels": scaled, "bag": bag[None]}))
         return samples
+
+    def _with_conditions(self, graph: AtomGraph, row: LabelledStructure) -> AtomGraph:
+        if not self.config.conditions:
+            return graph
+        values = [row.conditions.get(name, np.nan) for name in self.config.conditions]
+        return replace(graph, conditions=graph.positions.new_tensor([values]))
 
     def _compare_splits(self, potential: Mapping[str, Any]) -> None:
         names = ("val", "test", "split_seed", "split_turn")
@@ -133,8 +150,9 @@ class PropertyTask:
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
             model = PropertyModel(self.config.model, neighbors=max(1.0, neighbors))
-        numbers = torch.cat([graph.numbers for graph in graphs])
-        model.counts.copy_(torch.bincount(numbers, minlength=len(model.counts)))
+        model.counts.copy_(torch.stack([sites_of_elements(graph) for graph in graphs]).sum(dim=0))
+        if model.conditions is not None:
+            model.conditions.set_range(torch.cat([model.conditions_of(g) for g in graphs]))
         if self.config.init:
             potential = widened(load_model(self.config.init)[0], self.config.trunk)
             model.trunk.load_state_dict(potential.trunk.state_dict())
@@ -177,6 +195,23 @@ class PropertyTask:
         self.scaler.calibrate(values, labels)
         model.set_domain(embeddings)
         save_property_model(path, model, self.scaler, provenance)
+
+
+def sites_of_elements(graph: AtomGraph) -> Tensor:
+    """(95,) int64, number of sites on which each element is found."""
+    if graph.occupancies is None:
+        return torch.bincount(graph.numbers, minlength=N_ELEMENTS + 1)
+    return (graph.occupancies[:, : N_ELEMENTS + 1] > 0).sum(dim=0)
+
+
+def _composition(row: LabelledStructure) -> Array:
+    """(95,) amount of each element."""
+    counts = amounts(row.atoms)
+    try:
+        check_elements(counts)
+    except ValueError as error:
+        raise ValueError(f"{row.name}: {error}") from error
+    return counts[: N_ELEMENTS + 1]
 
 
 def _bags(n: int, config: PropertyTrainConfig) -> Tensor:

@@ -124,8 +124,12 @@ class Scaler(nn.Module):
 
     def _offset(self, graph: AtomGraph) -> Tensor:
         """(n_graphs, n_targets)."""
-        sums = segment_sum(self.elements.T[graph.numbers], graph.batch, graph.n_graphs)
-        return sums / graph.n_atoms[:, None] + self.mean
+        if graph.occupancies is None:
+            sums = segment_sum(self.elements.T[graph.numbers], graph.batch, graph.n_graphs)
+            return sums / graph.n_atoms[:, None] + self.mean
+        shares = graph.occupancies[:, : N_ELEMENTS + 1].to(self.elements.dtype)
+        counts = segment_sum(shares, graph.batch, graph.n_graphs)
+        return counts @ self.elements.T / counts.sum(dim=1, keepdim=True) + self.mean
 
 
 def _column(row: Property, members: Tensor, calibration: float) -> tuple[Tensor, Tensor]:

@@ -67,7 +67,7 @@ def compiled_step(model: nn.Module, objective: Objective, example: Sample) -> St
         state = dict(zip(names, values, strict=True)) | buffers
         loss, parts = objective(
             lambda *inputs: functional_call(model, state, inputs),
-            graph_of(graph),
+            graph_of(graph, example.graph),
             dict(zip(target_names, targets, strict=True)),
         )
         part_names[:] = parts

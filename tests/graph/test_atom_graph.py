@@ -10,7 +10,7 @@ from ase import Atoms
 
 from qdgnn_ase.graph import AtomGraph, collate, from_atoms
 
-NAMES = [field.name for field in fields(AtomGraph)]
+NAMES = [field.name for field in fields(AtomGraph) if field.default is not None]
 
 
 @pytest.fixture

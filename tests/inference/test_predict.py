@@ -12,7 +12,9 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from ase.data import atomic_numbers
 from click.testing import CliRunner
+from pymatgen.core import Composition, Lattice, Structure
 
 from qdgnn_ase import PROPERTIES, Predictor, predict
 from qdgnn_ase.cli.evaluate import evaluate
@@ -20,6 +22,7 @@ from qdgnn_ase.cli.predict import predict as predict_command
 from qdgnn_ase.inference.evaluate_properties import calibration, evaluate_properties, metrics
 from qdgnn_ase.nn.property_model import PropertyConfig, PropertyModel
 from qdgnn_ase.nn.trunk import QDGNNConfig
+from qdgnn_ase.quantum.references import elemental_cohesive_energies
 from qdgnn_ase.training.checkpoint import save_property_model
 from qdgnn_ase.training.scaler import Scaler
 
@@ -127,6 +130,58 @@ def test_structure_is_not_changed(checkpoint: Path) -> None:
     atoms = CRYSTALS[0].copy()
     predict(atoms, checkpoint)
     assert atoms == CRYSTALS[0]
+
+
+SALTS = [{"Na": 0.5, "K": 0.5}, {"K": 0.5, "Na": 0.5}, {"Na": 1.0}]
+
+
+def test_disorder_and_formulas_are_flagged(checkpoint: Path) -> None:
+    """Whatever the order of species; a site with one element is no disorder."""
+    lattice, places = Lattice.cubic(4.0), [[0, 0, 0], [0.5] * 3]
+    salts = [Structure(lattice, [site, "Cl"], places) for site in SALTS]
+    salts.append(Structure(lattice, ["Na", "Cl"], places))
+    one, two, full, ordered, formula = predict([*salts, "Na4Cl4"], checkpoint)
+    assert {row.basis for row in one.values()} == {"disordered"}
+    assert {row.basis for row in full.values()} == {"structure"}
+    assert {row.basis for row in formula.values()} == {"composition"}
+    assert ordered["formation_energy"].basis == "structure"
+    for name, row in one.items():
+        assert not row.in_domain, "training had ordered structures only"
+        assert row.value == pytest.approx(two[name].value, rel=1e-6)
+    for name, row in ordered.items():
+        assert full[name].value == pytest.approx(row.value, rel=1e-6, abs=1e-6)
+    assert not formula["formation_energy"].in_domain
+    assert "debye_temperature" not in one
+    assert "debye_temperature" in ordered
+    fractions = {"Na": 0.25, "K": 0.25, "Cl": 0.5}
+    energies = elemental_cohesive_energies()
+    cohesion = sum(x * energies[atomic_numbers[symbol]] for symbol, x in fractions.items())
+    assert one["cohesive_energy"].value == pytest.approx(cohesion - one["formation_energy"].value)
+
+
+def test_a_composition_is_the_same_in_any_amount(checkpoint: Path) -> None:
+    small, large = predict(["NaCl", Composition("Na8Cl8")], checkpoint)
+    assert small["band_gap"] == large["band_gap"]
+
+
+def test_wrong_material_is_named(checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="structure 1: formula must be one such as Li3PS4"):
+        predict(["NaCl", "nonsense7"], checkpoint)
+
+
+def test_command_flags_disorder(checkpoint: Path, tmp_path: Path) -> None:
+    cif, table = tmp_path / "a.cif", tmp_path / "b.csv"
+    Structure(Lattice.cubic(4.0), [SALTS[0], "Cl"], [[0, 0, 0], [0.5] * 3]).to(str(cif))
+    table.write_text("formula\nNaCl\n")
+    arguments = ["--model", str(checkpoint), "--csv", str(tmp_path / "o.csv")]
+    result = CliRunner().invoke(predict_command, [str(cif), str(table), *arguments])
+    assert result.exit_code == 0, result.output
+    assert "disordered" in result.output
+    assert "composition only" in result.output
+    rows = list(csv.DictReader((tmp_path / "o.csv").read_text().splitlines()))
+    assert [row["basis"] for row in rows] == ["disordered", "composition"]
+    assert [row["formula"] for row in rows] == ["KNaCl2", "NaCl"]
+    assert [row["in_domain"] for row in rows] == ["False", "False"]
 
 
 def test_command(checkpoint: Path, tmp_path: Path) -> None:

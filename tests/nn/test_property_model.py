@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from ase import Atoms
 from scipy.spatial.transform import Rotation
 
-from qdgnn_ase.graph import collate, from_atoms
+from qdgnn_ase.graph import AtomGraph, collate, from_atoms, site_graph
+from qdgnn_ase.nn.model import QDGNN
 from qdgnn_ase.nn.property_model import PropertyConfig, PropertyModel
-from qdgnn_ase.nn.readout import AtomMeanHead, PooledHead, smooth_maximum
+from qdgnn_ase.nn.readout import AtomMeanHead, Pool, PooledHead, smooth_maximum
 from qdgnn_ase.nn.trunk import QDGNNConfig, quantum_descriptors
 from qdgnn_ase.properties import PROPERTIES, Property
 from qdgnn_ase.quantum.atomic import atomic_features
@@ -32,7 +34,7 @@ def model() -> PropertyModel:
 
 
 def values(model: PropertyModel, *structures: Atoms) -> torch.Tensor:
-    graph = collate([from_atoms(atoms, CUTOFF, torch.float64) for atoms in structures])
+    graph = collate([site_graph(atoms, CUTOFF, torch.float64) for atoms in structures])
     found: torch.Tensor = model(graph)["values"].detach()
     return found
 
@@ -73,9 +75,7 @@ def test_a_sum_over_atoms_would_fail(
     monkeypatch.setattr(
         PooledHead,
         "forward",
-        lambda self, atoms, batch, n_atoms: self.members(torch.cat([atoms] * 3, dim=1)).sum(
-            dim=0, keepdim=True
-        ),
+        lambda self, atoms, pool: pool.sum(self.members(torch.cat([atoms] * 3, dim=1))),
     )
     atoms = structures["hcp"]
     one, two = (values(model, cell)[0, 1] for cell in (atoms, atoms.repeat((1, 1, 2))))
@@ -96,8 +96,8 @@ def test_lone_atom_without_neighbours(model: PropertyModel) -> None:
 
 def test_smooth_maximum_lies_between_mean_and_maximum() -> None:
     atoms = torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    batch, n_atoms = torch.tensor([0] * 4 + [1] * 5), torch.tensor([4, 5])
-    found = smooth_maximum(atoms, batch, n_atoms)
+    graphs = [from_atoms(Atoms(f"Ar{n}", [[9 * k, 0, 0] for k in range(n)]), 1.0) for n in (4, 5)]
+    found = smooth_maximum(atoms, Pool(collate(graphs)))
     for row, part in zip(found, atoms.split([4, 5]), strict=True):
         assert bool((row <= part.max(dim=0).values).all())
         assert bool((row >= part.mean(dim=0)).all())
@@ -111,6 +111,77 @@ def test_domain_holds_what_it_was_taken_from(model: PropertyModel) -> None:
     assert not bool(model.in_domain(inside + 20.0).any())
     model.set_domain(inside[:5])  # too few to tell
     assert bool(model.in_domain(inside + 20.0).all())
+
+
+def _model(quantum: str) -> PropertyModel:
+    trunk = dataclasses.replace(TRUNK, quantum=quantum)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return PropertyModel(PropertyConfig(targets=TARGETS, trunk=trunk, n_members=3)).double()
+
+
+QUANTUM = ("none", "t0", "t0_hoppings", "t0_moments")
+
+
+@pytest.mark.parametrize("quantum", QUANTUM)
+def test_full_occupancies_change_nothing(quantum: str, structures: dict[str, Atoms]) -> None:
+    model = _model(quantum)
+    for name in CRYSTALS:
+        graph = from_atoms(structures[name], CUTOFF, torch.float64)
+        written = model(graph.with_occupancies())
+        for key, value in model(graph).items():
+            torch.testing.assert_close(written[key], value, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("quantum", QUANTUM)
+@pytest.mark.parametrize("name", ["shared", "vacant", "split"])
+def test_invariances_of_disorder(quantum: str, name: str, partial: dict[str, Atoms]) -> None:
+    model, atoms = _model(quantum), partial[name]
+    (wanted,) = values(model, atoms)
+    supercell = atoms.repeat((2, 1, 2))
+    permuted = supercell[np.random.default_rng(0).permutation(len(supercell))]
+    for changed in (supercell, permuted):
+        torch.testing.assert_close(values(model, changed)[0], wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("quantum", QUANTUM)
+def test_shares_matter_and_interpolate(quantum: str, partial: dict[str, Atoms]) -> None:
+    """Between the pure ones, equal to them at the ends, and smooth in the share."""
+    model, atoms = _model(quantum), partial["shared"]
+
+    def at(share: float) -> torch.Tensor:
+        atoms.info["occupancy"] = {"0": {"Na": 1 - share, "K": share}, "1": {"Cl": 1.0}}
+        atoms.numbers[0] = 11 if share < 0.5 else 19
+        return values(model, atoms)[0]
+
+    low, high = at(1e-6), at(1 - 1e-6)
+    torch.testing.assert_close(low, at(0.0), rtol=1e-3, atol=1e-4)
+    assert float((low - high).abs().min()) > 1e-6
+    assert float((at(0.4) - at(0.5)).abs().min()) > 1e-9
+
+
+def test_a_vacant_site_is_no_site(partial: dict[str, Atoms]) -> None:
+    """As its occupancy goes to 0, a structure goes to that without it."""
+    model, atoms = _model("t0_moments"), partial["vacant"]
+    atoms.info["occupancy"] = {"0": {"Na": 1e-7}, "1": {"Cl": 0.999999}}
+    alone = atoms[[1]]
+    assert str(alone.symbols) == "Cl"
+    torch.testing.assert_close(values(model, atoms), values(model, alone), rtol=1e-4, atol=1e-5)
+    atoms.info["occupancy"] = {"0": {"Na": 0.5}, "1": {"Cl": 0.999999}}
+    assert float((values(model, atoms) - values(model, alone)).abs().max()) > 1e-3
+
+
+def test_batch_of_all_bases_equals_singles(partial: dict[str, Atoms]) -> None:
+    model = _model("t0_moments")
+    together = values(model, *partial.values())
+    for atoms, row in zip(partial.values(), together, strict=True):
+        torch.testing.assert_close(values(model, atoms)[0], row)
+
+
+def test_a_potential_takes_no_occupancies(partial: dict[str, Atoms]) -> None:
+    graph: AtomGraph = site_graph(partial["shared"], CUTOFF)
+    with pytest.raises(ValueError, match="fully occupied by one element in a potential"):
+        QDGNN(TRUNK)(graph)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,15 @@ from ase.build import bulk
 from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
-from qdgnn_ase import Predictor
-from qdgnn_bench.conductivity import Conductors, compare, markdown, most_likely, read_conductors
+from qdgnn_ase import Predictor, as_atoms
+from qdgnn_bench.conductivity import (
+    Conductors,
+    compare,
+    markdown,
+    most_likely,
+    read_conductors,
+    structure_features,
+)
 
 pytest.importorskip("sklearn")
 
@@ -41,7 +48,19 @@ def test_rows_with_and_without_structure(tmp_path: Path) -> None:
     assert rows.censored.tolist() == [False, True]
     assert np.isfinite(rows.structure[0]).all()
     assert np.isnan(rows.structure[1]).all()
+    np.testing.assert_array_equal(rows.structure, rows.most_likely, "it is ordered")
     assert rows.composition[1, 2] == pytest.approx(3 / 8), "share of lithium"
+
+
+def test_disordered_crystals_are_taken_as_they_are() -> None:
+    species = [{"Li": 0.4, "Na": 0.6}, {"Cl": 1.0}]
+    structure = Structure(np.eye(3) * 4, species, [[0, 0, 0], [0.5, 0.5, 0.5]])
+    predictor = Predictor()
+    (ours,) = structure_features([structure], predictor, as_atoms)
+    (likely,) = structure_features([structure], predictor, most_likely)
+    np.testing.assert_allclose(ours[:-7], predictor.embedding([structure])[0])
+    assert not np.allclose(ours, likely)
+    assert ours[-1] == 0.0, "the trees are told"
 
 
 def _rows(n: int = 120) -> Conductors:
@@ -54,6 +73,7 @@ def _rows(n: int = 120) -> Conductors:
         publications=[str(k // 4) for k in range(n)],
         composition=rng.normal(size=(n, 3)),
         structure=structure,
+        most_likely=structure[rng.permutation(n)],
         log_conductivity=3 * signal,
         censored=np.zeros(n, bool),
     )
@@ -85,6 +105,7 @@ def test_a_censored_row_errs_above_its_bound_only() -> None:
         publications=rows.publications,
         composition=rows.composition,
         structure=rows.structure,
+        most_likely=rows.most_likely,
         log_conductivity=np.full(40, 5.0),
         censored=np.arange(40) < 40,
     )

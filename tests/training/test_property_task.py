@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.data import covalent_radii
+from pymatgen.core import Structure
 
 from qdgnn_ase import predict
 from qdgnn_ase.data.dataset import join
@@ -189,8 +191,8 @@ def test_bags_differ(config: PropertyTrainConfig) -> None:
     assert bool((torch.cat([s.targets["bag"] for s in folds["val"]]) == 1).all())
 
 
-@pytest.mark.slow
-def test_compiled_step_equals_the_eager_one(config: PropertyTrainConfig) -> None:
+def check_step(config: PropertyTrainConfig) -> None:
+    """The compiled step has the loss and the gradient of the eager one."""
     task = PropertyTask(config)
     samples = task.load()[0]["train"]
     model = task.start(samples)
@@ -203,6 +205,11 @@ def test_compiled_step_equals_the_eager_one(config: PropertyTrainConfig) -> None
         assert parts.keys() == wanted_parts.keys()
         for got, want in zip(gradients, wanted, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_step_equals_the_eager_one(config: PropertyTrainConfig) -> None:
+    check_step(config)
 
 
 def test_config_round_trip(config: PropertyTrainConfig) -> None:
@@ -287,3 +294,76 @@ def test_init_gives_the_trunk_of_a_potential(
         PropertyTask(dataclasses.replace(config, init=str(path), trunk=deeper)).start(
             folds["train"]
         )
+
+
+@pytest.fixture(scope="module")
+def mixed(
+    config: PropertyTrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> PropertyTrainConfig:
+    """Every other salt is a formula only, and every fifth has vacancies."""
+    path = tmp_path_factory.mktemp("mixed") / "mixed.jsonl"
+    lines = []
+    for k, line in enumerate(Path(config.sources[0].file).read_text().splitlines()):
+        row = json.loads(line)
+        if k % 2:
+            row["formula"] = "".join(row["species"])
+            del row["lattice"]
+        elif k % 5 == 0:
+            cation, anion = row["species"]
+            structure = Structure(row["lattice"], [{cation: 0.9}, anion], row["frac_coords"])
+            row = {"structure": structure.as_dict(), "energy": row["energy"]}
+        lines.append(json.dumps(row))
+    path.write_text("\n".join(lines))
+    source = dataclasses.replace(config.sources[0], file=str(path))
+    return dataclasses.replace(config, sources=(source,))
+
+
+def test_training_takes_disorder_and_formulas(mixed: PropertyTrainConfig, tmp_path: Path) -> None:
+    best = fit(dataclasses.replace(mixed, epochs=3), tmp_path)
+    bases = load_property_model(best)[2]["training"]["bases"]
+    assert set(bases) == {"structure", "disordered", "composition"}
+    found = predict(["LiF", bulk("NaCl", "rocksalt", a=5.6)], best)
+    assert [row["band_gap"].basis for row in found] == ["composition", "structure"]
+    assert found[0]["band_gap"].in_domain, "compositions were in training"
+    history = list(csv.DictReader((tmp_path / "history.csv").read_text().splitlines()))
+    assert float(history[-1]["train_formation_energy"]) < float(
+        history[0]["train_formation_energy"]
+    )
+
+
+def test_every_graph_has_the_same_fields(
+    mixed: PropertyTrainConfig, config: PropertyTrainConfig
+) -> None:
+    """A compiled program is traced once."""
+    for run_config, wanted in ((mixed, True), (config, False)):
+        samples = PropertyTask(run_config).load()[0]["train"]
+        assert {sample.graph.occupancies is not None for sample in samples} == {wanted}
+
+
+def test_traced_step_with_occupancies(
+    mixed: PropertyTrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced, and run without inductor, which takes minutes."""
+    monkeypatch.setattr(torch, "compile", lambda program, **_: program)
+    check_step(mixed)
+
+
+@pytest.mark.slow
+def test_compiled_step_with_occupancies(mixed: PropertyTrainConfig) -> None:
+    check_step(mixed)
+
+
+def test_scaler_counts_by_occupancy(mixed: PropertyTrainConfig) -> None:
+    """Labels that follow the composition leave nothing for the network."""
+    task = PropertyTask(mixed)
+    samples = task.load()[0]["train"]
+    task.scaler.elements.copy_(torch.arange(95.0).expand_as(task.scaler.elements))
+    task.scaler.mean.zero_()
+    for sample in samples[:9]:
+        occupancies = sample.graph.occupancies
+        assert occupancies is not None
+        shares = occupancies.sum(dim=0) / occupancies.sum()
+        wanted = float(shares @ torch.arange(119.0))
+        values = torch.zeros(1, len(mixed.targets), 4)
+        found = task.scaler.transformed_values(values, sample.graph)
+        assert float(found[0, 0, 0]) == pytest.approx(wanted, rel=1e-5)
