@@ -56,7 +56,7 @@ def card(
     """Errors of MODEL on its own test fold of FILES; writes MODEL.json and MODEL.md beside it."""
     others = {path.stem: path.read_text() for path in sorted(tables.glob("*.md"))} if tables else {}
     if readme:
-        check_blocks(readme, "errors", {"properties", *others})
+        check_blocks(readme, "errors", {"properties", "comparison", *others})
     document = load_model(model)[1]
     config = document["training"]["train_config"]
     fold = Split.of_training(config, "test")
