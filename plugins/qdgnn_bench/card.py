@@ -1,6 +1,6 @@
 """`qdgnn bench-card`: evaluate a model and write its card and the README's tables.
 
-The README's block "errors" is made here, the others are the files NAME.md of the folder of tables.
+The README's block "errors" is made here; other tables of the potential are files of a folder.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ import click
 from qdgnn_ase import Evaluation, QDGNNCalculator, Split, frame_errors, load_model
 from qdgnn_bench.peers import METRICS, ZERO, ZeroForces, compare, peer_errors, peer_section, peers
 from qdgnn_bench.readme import check_blocks, last_notes, replace_blocks, versions
+
+_OF_POTENTIALS = ("arms_quantum", "diffusion", "matcalc", "solids", "speed")
+"""Tables that belong on the card of a potential; the README takes those that it has a block for."""
 
 
 @click.command()
@@ -54,7 +57,7 @@ def card(
     peers_cache: Path | None,
 ) -> None:
     """Errors of MODEL on its own test fold of FILES; writes MODEL.json and MODEL.md beside it."""
-    others = {path.stem: path.read_text() for path in sorted(tables.glob("*.md"))} if tables else {}
+    others = _tables(tables) if tables else {}
     if readme:
         check_blocks(readme, "errors", {"properties", "comparison", *others})
     document = load_model(model)[1]
@@ -104,6 +107,12 @@ def error_table(errors: dict[str, Any]) -> str:
 
 def _interval(row: dict[str, Any], metric: str) -> str:
     return "-".join(f"{bound:.3f}" for bound in row[f"{metric}_interval"])
+
+
+def _tables(folder: Path) -> dict[str, str]:
+    """Name -> Markdown of the benchmarks of potentials."""
+    files = [folder / f"{name}.md" for name in _OF_POTENTIALS]
+    return {path.stem: path.read_text() for path in files if path.is_file()}
 
 
 def _markdown(name: str, result: dict[str, Any], others: dict[str, str]) -> str:

@@ -138,9 +138,11 @@ def test_tables_of_other_benchmarks(model: Path, tmp_path: Path) -> None:
     tables.mkdir()
     (tables / "speed.md").write_text("# Heading\n| atoms | ms |\n")
     (tables / "solids.md").write_text("| a | b |\n")
+    (tables / "conductivity.md").write_text("of properties\n")
     block = "<!-- speed: made by `qdgnn bench-speed` -->\nold\n<!-- end of speed -->\n"
     readme = tmp_path / "README.md"
-    readme.write_text(f"{MARKS[0]}\nold\n{MARKS[1]}\n{block}")
+    others = "<!-- comparison: made by another -->\nkept\n<!-- end of comparison -->\n"
+    readme.write_text(f"{MARKS[0]}\nold\n{MARKS[1]}\n{block}{others}")
     arguments = [str(ALLOYS), "--model", str(model), "--readme", str(readme)]
     refused = CliRunner().invoke(card, arguments)
     assert refused.exit_code == 2  # a block without its table would go stale
@@ -151,6 +153,8 @@ def test_tables_of_other_benchmarks(model: Path, tmp_path: Path) -> None:
     assert "| atoms | ms |" in readme.read_text()
     text = model.with_suffix(".md").read_text()
     assert "## Solids\n| a | b |" in text
+    assert "of properties" not in text
+    assert others in readme.read_text()
     assert "## Speed\n## Heading" in text
     CliRunner().invoke(card, arguments[:-2], catch_exceptions=False)
     assert "- kept" in model.with_suffix(".md").read_text()
