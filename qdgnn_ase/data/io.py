@@ -150,21 +150,18 @@ def _crystals(path: Path, rows: list[dict[str, Any]], partial: bool) -> list[Ato
 def _crystal(row: dict[str, Any], partial: bool) -> Atoms:
     if not isinstance(row, dict) or row.get("cif") is None:
         return crystal(row, partial=partial)
-    atoms = _cif_frames(lambda: CifParser.from_str(row["cif"], check_cif=False))[0]
+    atoms = _cif_frames(lambda: CifParser.from_str(row["cif"], check_cif=False), partial)[0]
     return with_values(atoms, row, ("cif",), partial=partial)
 
 
 def _read_cif(path: Path, partial: bool) -> list[Atoms]:
     try:
-        frames = _cif_frames(lambda: CifParser(path, check_cif=False))
-        for atoms in () if partial else frames:
-            check_ordered(atoms)
-        return frames
+        return _cif_frames(lambda: CifParser(path, check_cif=False), partial)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _cif_frames(open_parser: Callable[[], CifParser]) -> list[Atoms]:
+def _cif_frames(open_parser: Callable[[], CifParser], partial: bool) -> list[Atoms]:
     try:
         parser = open_parser()
         structures = parser.parse_structures(primitive=False)
@@ -175,6 +172,8 @@ def _cif_frames(open_parser: Callable[[], CifParser]) -> list[Atoms]:
         _check_angles(block)
     formulas = [b["_chemical_formula_sum"] for b in blocks if "_chemical_formula_sum" in b]
     frames = [structure_atoms(structure) for structure in structures]
+    for atoms in () if partial else frames:  # before the formula, which may not tell of vacancies
+        check_ordered(atoms)
     for structure in structures:
         _check_complete(structure, formulas)
     return frames

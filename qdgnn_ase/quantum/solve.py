@@ -39,7 +39,7 @@ def tight_binding(
     """
     points = None if mesh is None else checked_mesh(mesh)
     graph = from_atoms(atoms, CUTOFF, torch.float64)
-    content = b"".join(getattr(graph, f.name).numpy().tobytes() for f in fields(graph))
+    content = b"".join(value.numpy().tobytes() for value in graph.tensors().values())
     digest = hashlib.sha256(content).digest()
     result = _remembered(_Request(digest, points, temperature, graph))
     values = {f.name: getattr(result, f.name) for f in fields(result)}

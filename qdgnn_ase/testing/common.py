@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any, cast
 
 import numpy as np
@@ -104,7 +103,7 @@ def forces_function(model: nn.Module) -> Callable[[Atoms], Array]:
 
 def snapshot_of(graph: AtomGraph) -> dict[str, torch.Tensor]:
     """Copies of all tensors of a graph."""
-    return {field.name: getattr(graph, field.name).clone() for field in fields(graph)}
+    return {name: value.clone() for name, value in graph.tensors().items()}
 
 
 def transformed(atoms: Atoms, matrix: Array) -> Atoms:
