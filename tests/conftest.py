@@ -7,6 +7,7 @@ import os
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # read when numpy and torch load, here
     os.environ.setdefault(_name, "1")  # and in the processes that tests start: idle threads spin
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ from qdgnn_ase.nn.model import QDGNN
 from qdgnn_ase.nn.trunk import QDGNNConfig
 
 torch.set_num_threads(1)  # tests share the machine; small tensors are slower with more
+
+
+@pytest.fixture(autouse=True)
+def matmul_precision() -> Iterator[None]:
+    """A test that tunes its process leaves the numbers of those after it alone."""
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
 
 REAL_DATA = Path(__file__).parent.parent / ".." / "shared" / "data" / "pes_mattersim_bench"
 REAL_FILES = ("mptrj-random-1k.xyz.gz", "random-TP.xyz.gz", "mpf-TP.xyz.gz")
