@@ -1,16 +1,25 @@
-"""The Python blocks of the README run as they stand."""
+"""The Python blocks of the README run as they stand; its tables are the saved results'."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
+from qdgnn_bench.card import error_table
+from qdgnn_bench.property_card import property_table
+from qdgnn_bench.property_report import short_table
+from qdgnn_bench.readme import replace_blocks
 
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "plugins" / "qdgnn_bench" / "results"
+PRETRAINED = ROOT / "qdgnn_ase" / "pretrained"
 
 BLOCKS: list[str] = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.S | re.M)
 
@@ -30,3 +39,23 @@ def test_block_runs(block: str, tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
+
+
+def test_tables_are_those_of_the_saved_results(tmp_path: Path) -> None:
+    copy = tmp_path / "README.md"
+    copy.write_text(README.read_text())
+    replace_blocks(
+        copy,
+        {
+            "errors": error_table(_read(PRETRAINED / "default.json")["errors"]),
+            "properties": property_table(_read(PRETRAINED / "properties.json")["errors"]),
+            "comparison": short_table(_read(RESULTS / "properties.json")),
+            "speed": (RESULTS / "speed.md").read_text(),
+        },
+    )
+    assert copy.read_text() == README.read_text()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
