@@ -130,24 +130,41 @@ def molecular_dynamics(
             _draw_momenta(atoms, temperature, rng)
         dynamics = _dynamics(atoms, ensemble, temperature, timestep_fs, pressure_gpa, rng)
         dynamics.nsteps = int(rows[-1]["step"]) if rows else 0
-        if dynamics.nsteps > steps:
-            raise ValueError(f"steps must be at least those done, {dynamics.nsteps}, got {steps}")
 
-        def observe() -> None:
-            is_due = dynamics.nsteps % interval == 0 or dynamics.nsteps == steps
-            if not is_due or (rows and dynamics.nsteps <= rows[-1]["step"]):
-                return
-            rows.append(_observation(atoms, dynamics.nsteps, timestep_fs))
-            if not rows[-1]["temperature"] < 100 * temperature + 1000:
-                raise FloatingPointError(f"the run exploded at step {dynamics.nsteps}: {rows[-1]}")
+        def record(step: int) -> None:
+            row = _observation(atoms, step, timestep_fs)
+            if not row["temperature"] < 100 * temperature + 1000:
+                raise FloatingPointError(f"the run exploded at step {step}: {row}")
+            rows.append(row)
             if file:
-                file.write(atoms, rng, rows[-1])
+                file.write(atoms, rng, row)
             if observer is not None:
-                observer(rows[-1])
+                observer(row)
 
-        dynamics.attach(observe)
-        dynamics.run(steps - dynamics.nsteps)
+        _run(dynamics, steps, interval, record, resumed=bool(rows))
     return rows
+
+
+def _run(
+    dynamics: MolecularDynamics,
+    steps: int,
+    interval: int,
+    record: Callable[[int], None],
+    *,
+    resumed: bool,
+) -> None:
+    """Run to step ``steps``; a resumed run has recorded its first step before."""
+    start = dynamics.nsteps
+    if start > steps:
+        raise ValueError(f"steps must be at least those done, {start}, got {steps}")
+
+    def observe() -> None:
+        step = dynamics.nsteps
+        if (step % interval == 0 or step == steps) and not (resumed and step == start):
+            record(step)
+
+    dynamics.attach(observe)
+    dynamics.run(steps - start)
 
 
 def _check_positive(**values: float) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.data import chemical_symbols
@@ -32,16 +31,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::qdgnn_ase.ExtrapolationWarning"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+def model(small_potential: QDGNN, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of a small checkpoint with random weights and a split."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = QDGNN(TINY, neighbors=20.0)
-    network.energy_scale.fill_(50.0)
-    network.counts[1:] = 1
-    network.shortest.fill_(1.5)
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_model(path, network, {"train_config": SPLIT})
+    save_model(path, small_potential, {"train_config": SPLIT})
     return str(path)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import ase.io
 import pytest
-import torch
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
@@ -15,25 +14,17 @@ from ase.io.trajectory import Trajectory
 from click.testing import CliRunner, Result
 from numpy.testing import assert_allclose
 
-from qdgnn_ase import QDGNN, QDGNNCalculator, QDGNNConfig, predict, save_model
+from qdgnn_ase import QDGNN, QDGNNCalculator, predict, save_model
 from qdgnn_ase.cli import group
-
-TINY = QDGNNConfig(cutoff=4.0, hidden=8, n_layers=1, n_vectors=2, n_radial=4, n_pair=4, n_heads=2)
 
 pytestmark = pytest.mark.filterwarnings("ignore::qdgnn_ase.ExtrapolationWarning")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(small_potential: QDGNN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a small potential and four labelled salts, one of them impossible."""
     monkeypatch.chdir(tmp_path)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = QDGNN(TINY, neighbors=20.0)
-    network.energy_scale.fill_(50.0)
-    network.counts[1:] = 1
-    network.shortest.fill_(1.5)
-    save_model("tiny.safetensors", network)
+    save_model("tiny.safetensors", small_potential)
     with connect("set.db") as rows:
         for name, lattice in {"NaCl": 5.6, "KCl": 6.3, "LiF": 4.0, "MgO": 0.4}.items():
             atoms = bulk(name, "rocksalt", a=lattice)
