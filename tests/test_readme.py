@@ -56,6 +56,24 @@ def test_tables_are_those_of_the_saved_results(tmp_path: Path) -> None:
     assert copy.read_text() == README.read_text()
 
 
+def test_numbers_of_the_text_are_those_of_the_saved_results() -> None:
+    solids = _read(RESULTS / "solids.json")
+    lengths = solids["lattice"]["summary"]["ours"]["lengths"]
+    bulk = solids["bulk modulus"]["summary"]["ours"]
+    shear = _read(RESULTS / "matcalc.json")["summary"]
+    transfer = _read(RESULTS / "transfer_wbm972.json")["errors"]
+    flagged = transfer["out of domain"]["structures"] / transfer["all"]["structures"]
+    expected = (
+        f"within {100 * lengths:.1f} % (median)",
+        f"{100 * bulk['all']:.0f} % for bulk ({bulk['n_all']} solids)",
+        f"{100 * shear['median_error']['shear_modulus_elastic']:.0f} % for shear moduli "
+        f"({shear['solids']})",
+        f"err by {transfer['all']['mae']:.3f} eV/atom, it flags {100 * flagged:.0f} %",
+    )
+    text = README.read_text()
+    assert [words for words in expected if words not in text] == []
+
+
 def _read(path: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(path.read_text())
     return document
