@@ -98,6 +98,7 @@ def evaluate(
     """
     short = [Path(name).name for name in files]
     labels = short if len(set(short)) == len(files) else files
+    named = dict(zip(labels, files, strict=True))
     head = {"fold": fold, "max_atoms": max_atoms}
     if targets:
         if database:
@@ -108,7 +109,7 @@ def evaluate(
             )
         model = model or "properties"
         columns = parse_targets(targets), parse_targets(conditions, "--condition")
-        report = _properties(dict(zip(labels, files, strict=True)), model, columns, fold, max_atoms)
+        report = _properties(named, model, columns, fold, max_atoms)
         _write(output, {"model": model, **head}, report)
         return
     if conditions:
@@ -116,11 +117,26 @@ def evaluate(
     if folders := [name for name in files if Path(name).is_dir()]:
         raise click.UsageError(f"a folder of CIF files needs --target, got {folders}")
     model = model or "default"
+    results = _frames(named, model, dtype, fold, max_atoms)
+    if database:
+        write_rows(database, _rows(named, results))
+    report = {label: result.report() for label, result in results.items()}
+    console.print(_table(report))
+    for name, row in report.items():
+        for reason, count in row["skipped"].items():
+            console.print(f"{name}: skipped {count}: {reason}")
+    _write(output, {"model": model, "dtype": dtype, **head, "units": METRICS}, report)
+
+
+def _frames(
+    files: dict[str, str], model: str, dtype: str, fold: Any, max_atoms: int | None
+) -> dict[str, Evaluation]:
+    """Errors of a potential by file."""
     results: dict[str, Evaluation] = {}
     calculator = QDGNNCalculator(model, dtype=dtype)
     split = training_split(model, load_model(model)[1], fold) if fold else None
     with progress_bar() as bar:
-        for name, label in zip(files, labels, strict=True):
+        for label, name in files.items():
             task = bar.add_task(label, total=1.0, note="")
             results[label] = frame_errors(
                 calculator,
@@ -129,14 +145,7 @@ def evaluate(
                 split=split,
                 progress=lambda share, task=task: bar.update(task, completed=share),  # type: ignore[misc]
             )
-    if database:
-        write_rows(database, _rows(dict(zip(labels, files, strict=True)), results))
-    report = {label: result.report() for label, result in results.items()}
-    console.print(_table(report))
-    for name, row in report.items():
-        for reason, count in row["skipped"].items():
-            console.print(f"{name}: skipped {count}: {reason}")
-    _write(output, {"model": model, "dtype": dtype, **head, "units": METRICS}, report)
+    return results
 
 
 def _rows(
