@@ -184,9 +184,7 @@ class Interaction(nn.Module):
 
     def _tensors(self, messages: Tensor, quadrupole: Tensor, edges: Edges) -> Tensor:
         """T_i = sum_j f_c phi''_ij y'_j Y2(r_ij / d_ij), (n_atoms, 5, n_tensors)."""
-        products = messages.repeat(1, _N_QUADRUPOLE) * _widen(
-            quadrupole, _N_QUADRUPOLE * self.n_tensors
-        )
+        products = _Outer.apply(quadrupole, messages)
         total = edges.sum(products) * self.scale
         tensors: Tensor = total.unflatten(1, (_N_QUADRUPOLE, self.n_tensors))
         return tensors
@@ -225,6 +223,27 @@ class _Repeated(torch.autograd.Function):
         products = gradient * values
         of_weights = products if n == width else products @ _columns(n, width, values).T
         return gradient * _widen(weights, width), of_weights
+
+
+class _Outer(torch.autograd.Function):
+    """Products of each column of (n_edges, m) with all of (n_edges, n), (n_edges, m * n).
+
+    Wide factors are made again for the derivatives: kept, they are a fifth of the memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
+        ctx.save_for_backward(left, right)
+        m, n = left.shape[1], right.shape[1]
+        return _widen(left, m * n) * right.repeat(1, m)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        left, right = ctx.saved_tensors
+        m, n = left.shape[1], right.shape[1]
+        of_left = (gradient * right.repeat(1, m)) @ _columns(m, m * n, left).T
+        of_right = (gradient * _widen(left, m * n)).unflatten(1, (m, n)).sum(dim=1)
+        return of_left, of_right
 
 
 def _widen(values: Tensor, width: int) -> Tensor:
