@@ -228,7 +228,7 @@ class _Repeated(torch.autograd.Function):
 class _Outer(torch.autograd.Function):
     """Products of each column of (n_edges, m) with all of (n_edges, n), (n_edges, m * n).
 
-    Wide factors are made again for the derivatives: kept, they are a fifth of the memory.
+    The wide factors are made again for the derivatives, not kept.
     """
 
     @staticmethod
