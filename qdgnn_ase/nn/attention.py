@@ -4,8 +4,6 @@
 |---|---|---|
 | h_i | hidden | scalar features of atom i, (n_atoms, hidden) |
 | v_i | vectors | equivariant vector channels, (3, n_atoms, n_vectors) |
-| T_i | tensors | equivariant rank-2 channels, (n_atoms, 5, n_tensors) |
-| Y2 | quadrupole | real spherical harmonics of order 2 of r_ij / d_ij, (n_edges, 5) |
 | e_ij | radial | enveloped radial basis, (n_edges, n_radial) |
 | f_c(d_ij) | fc | envelope, (n_edges, 1) |
 | s_ij | logits | bounded attention logits, (n_edges, n_heads) |
@@ -14,8 +12,6 @@
 
 The envelope stands inside the normalisation: a neighbour's share goes to 0 smoothly at r_c. An
 attention average cannot count neighbours, so half of the channels carry an enveloped plain sum.
-Under inversion symmetry every v_i is zero: without T_i a shear of rock salt would be felt through
-distances alone.
 """
 
 from __future__ import annotations
@@ -28,7 +24,6 @@ from torch.nn.functional import linear, silu
 
 from qdgnn_ase.nn.segment import Edges
 
-_N_QUADRUPOLE = 5
 LOGIT_BOUND = 8.0
 """Attention logits are bounded to (-8, 8) by tanh: exp cannot overflow in float32."""
 
@@ -52,7 +47,6 @@ class Interaction(nn.Module):
     Args:
         hidden: Scalar channels, divisible by 2 * n_heads.
         n_vectors: Vector channels.
-        n_tensors: Rank-2 channels; 0 leaves them out.
         n_radial: Radial functions.
         n_pair: Width of the pair features that make logits and filters.
         n_heads: Attention heads.
@@ -67,7 +61,6 @@ class Interaction(nn.Module):
         *,
         hidden: int,
         n_vectors: int,
-        n_tensors: int,
         n_radial: int,
         n_pair: int,
         n_heads: int,
@@ -77,11 +70,9 @@ class Interaction(nn.Module):
         last: bool,
     ) -> None:
         super().__init__()
-        self.n_vectors, self.n_tensors, self.n_heads = n_vectors, n_tensors, n_heads
-        self.last = last
+        self.n_vectors, self.n_heads, self.last = n_vectors, n_heads, last
         self.part = hidden // 2
         self.filtered = [self.part, self.part, n_vectors] + ([] if first else [n_vectors])
-        self.filtered += [n_tensors] if n_tensors else []
         self.narrow = filters == "head"
         self.widths = [n_heads, *(n_heads if self.narrow else width for width in self.filtered)]
         self.update_widths = [hidden, hidden] + ([] if last else [n_vectors])
@@ -91,12 +82,11 @@ class Interaction(nn.Module):
         self.pair_atoms = nn.Linear(hidden, 2 * n_pair, bias=False)
         self.pair_out = nn.Linear(n_pair, sum(self.widths))
         self.values = nn.Sequential(
-            nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden + n_vectors + n_tensors)
+            nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden + n_vectors)
         )
         self.mix = nn.Linear(n_vectors, 2 * n_vectors, bias=False)
-        self.mix_tensors = nn.Linear(n_tensors, 2 * n_tensors, bias=False) if n_tensors else None
         self.update = nn.Sequential(
-            nn.Linear(2 * hidden + n_vectors + n_tensors, 2 * hidden),
+            nn.Linear(2 * hidden + n_vectors, 2 * hidden),
             nn.SiLU(),
             nn.Linear(2 * hidden, sum(self.update_widths)),
         )
@@ -108,7 +98,6 @@ class Interaction(nn.Module):
         radial: Tensor,
         fc: Tensor,
         unit: Tensor,
-        quadrupole: Tensor | None,
         edges: Edges,
     ) -> tuple[Tensor, Tensor]:
         """Updated scalars (n_atoms, hidden) and vectors (3, n_atoms, n_vectors).
@@ -119,7 +108,6 @@ class Interaction(nn.Module):
             radial: (n_edges, n_radial).
             fc: (n_edges, 1).
             unit: (3, n_edges, 1), r_ij / d_ij; axes first, so that products broadcast row by row.
-            quadrupole: (n_edges, 5), Y2 of r_ij / d_ij; None without rank-2 channels.
             edges: Edges of the batch.
         """
         x = self.norm(hidden)
@@ -128,17 +116,13 @@ class Interaction(nn.Module):
         summed, *vector_filters = (
             _widen(part, width) for part, width in zip(filters, self.filtered[1:], strict=True)
         )
-        to_average, to_sum, vector_values, tensor_values = self.values(x).split(
-            [self.part, self.part, self.n_vectors, self.n_tensors], dim=1
+        to_average, to_sum, vector_values = self.values(x).split(
+            [self.part, self.part, self.n_vectors], dim=1
         )
         average = edges.sum_messages(to_average, _widen(shares, self.part))
         total = edges.sum_messages(to_sum, summed) * self.scale
-        tensors = None
-        if quadrupole is not None:
-            *vector_filters, tensor_filter = vector_filters
-            tensors = self._tensors(edges.gather(tensor_values) * tensor_filter, quadrupole, edges)
         vectors = self._vectors(vectors, vector_values, vector_filters, unit, edges)
-        return self._update(hidden, torch.cat([x, average, total], dim=1), vectors, tensors)
+        return self._update(hidden, torch.cat([x, average, total], dim=1), vectors)
 
     def attention(self, hidden: Tensor, radial: Tensor, fc: Tensor, edges: Edges) -> Tensor:
         """Attention weights alpha_ij of this layer, (n_edges, n_heads); arguments as `forward`."""
@@ -182,22 +166,10 @@ class Interaction(nn.Module):
         total: Tensor = torch.stack(totals) * self.scale
         return total if vectors is None else vectors + total
 
-    def _tensors(self, messages: Tensor, quadrupole: Tensor, edges: Edges) -> Tensor:
-        """T_i = sum_j f_c phi''_ij y'_j Y2(r_ij / d_ij), (n_atoms, 5, n_tensors)."""
-        products = _Outer.apply(quadrupole, messages)
-        total = edges.sum(products) * self.scale
-        tensors: Tensor = total.unflatten(1, (_N_QUADRUPOLE, self.n_tensors))
-        return tensors
-
-    def _update(
-        self, hidden: Tensor, inputs: Tensor, vectors: Tensor, tensors: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _update(self, hidden: Tensor, inputs: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         left, right = self.mix(vectors).chunk(2, dim=2)
-        invariants = [(left * right).sum(dim=0)]
-        if self.mix_tensors is not None and tensors is not None:
-            left, right = self.mix_tensors(tensors).chunk(2, dim=2)
-            invariants.append((left * right).sum(dim=1))
-        out = self.update(torch.cat([inputs, *invariants], dim=1))
+        invariants = (left * right).sum(dim=0)
+        out = self.update(torch.cat([inputs, invariants], dim=1))
         delta, gate, *stretch = out.split(self.update_widths, dim=1)
         hidden = hidden + torch.sigmoid(gate) * delta
         if self.last:
@@ -223,27 +195,6 @@ class _Repeated(torch.autograd.Function):
         products = gradient * values
         of_weights = products if n == width else products @ _columns(n, width, values).T
         return gradient * _widen(weights, width), of_weights
-
-
-class _Outer(torch.autograd.Function):
-    """Products of each column of (n_edges, m) with all of (n_edges, n), (n_edges, m * n).
-
-    The wide factors are made again for the derivatives, not kept.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
-        ctx.save_for_backward(left, right)
-        m, n = left.shape[1], right.shape[1]
-        return _widen(left, m * n) * right.repeat(1, m)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        left, right = ctx.saved_tensors
-        m, n = left.shape[1], right.shape[1]
-        of_left = (gradient * right.repeat(1, m)) @ _columns(m, m * n, left).T
-        of_right = (gradient * _widen(left, m * n)).unflatten(1, (m, n)).sum(dim=1)
-        return of_left, of_right
 
 
 def _widen(values: Tensor, width: int) -> Tensor:

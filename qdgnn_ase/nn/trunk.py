@@ -32,9 +32,6 @@ class QDGNNConfig:
     """Message-passing layers."""
     n_vectors: int = 32
     """Equivariant vector channels per atom."""
-    n_tensors: int = 0
-    """Equivariant rank-2 channels per atom; without them shear of a crystal with inversion symmetry
-    is felt through distances alone."""
     n_radial: int = 12
     """Radial basis functions."""
     n_pair: int = 32
@@ -58,13 +55,10 @@ class QDGNNConfig:
             )
         if self.filters not in ("channel", "head"):
             raise ValueError(f"filters must be 'channel' or 'head', got {self.filters!r}")
-        if self.n_tensors < 0:
-            raise ValueError(f"n_tensors must be at least 0, got {self.n_tensors}")
-        equivariant = (self.n_vectors, self.n_tensors)
-        if self.filters == "head" and any(n % self.n_heads for n in equivariant):
+        if self.filters == "head" and self.n_vectors % self.n_heads:
             raise ValueError(
-                f"n_vectors and n_tensors must be divisible by n_heads = {self.n_heads} with "
-                f"filters='head', got {equivariant}"
+                f"n_vectors must be divisible by n_heads = {self.n_heads} with filters='head', "
+                f"got {self.n_vectors}"
             )
         if self.quantum not in _QUANTUM:
             raise ValueError(f"quantum must be one of {_QUANTUM}, got {self.quantum!r}")
@@ -87,7 +81,6 @@ class Trunk(nn.Module):
     def __init__(self, config: QDGNNConfig, neighbors: float) -> None:
         super().__init__()
         self.with_moments = config.quantum == "t0_moments"
-        self.with_tensors = config.n_tensors > 0
         table = _quantum_table(config.quantum)
         self.register_buffer("quantum", table.float())
         self.radial = RadialBasis(config.n_radial, config.cutoff)
@@ -100,7 +93,6 @@ class Trunk(nn.Module):
             Interaction(
                 hidden=config.hidden,
                 n_vectors=config.n_vectors,
-                n_tensors=config.n_tensors,
                 n_radial=config.n_radial + n_edge,
                 n_pair=config.n_pair,
                 n_heads=config.n_heads,
@@ -144,11 +136,10 @@ class Trunk(nn.Module):
             numbers, vector, distance, edges, strength, fractions
         )
         unit = (vector / distance).T.contiguous()[:, :, None]
-        harmonics = quadrupole(unit) if self.with_tensors else None
         hidden: Tensor = self.fusion(numbers, quantum, fractions)
         vectors = None
         for layer in self.layers:
-            hidden, vectors = layer(hidden, vectors, radial, fc, unit, harmonics, edges)
+            hidden, vectors = layer(hidden, vectors, radial, fc, unit, edges)
         return hidden
 
     def descriptors(
@@ -178,14 +169,6 @@ class Trunk(nn.Module):
                 moments = self.tight_binding.node_features(edges.sum(terms))
                 quantum = torch.cat([quantum, moments], dim=1)
         return radial, fc, quantum
-
-
-def quadrupole(unit: Tensor) -> Tensor:
-    """Real spherical harmonics of order 2, sum of squares 1: (3, n, 1) unit vectors -> (n, 5)."""
-    x, y, z = unit
-    root = 3**0.5
-    parts = [x * y, y * z, z * x, 0.5 * (x * x - y * y), (1.5 * z * z - 0.5) / root]
-    return root * torch.cat(parts, dim=1)
 
 
 def quantum_descriptors(graph: AtomGraph, config: QDGNNConfig) -> Tensor:

@@ -77,35 +77,29 @@ def continued_model(config: TrainConfig, samples: Sequence[Sample]) -> QDGNN:
 
 
 def widened(model: QDGNN, config: QDGNNConfig) -> QDGNN:
-    """The model with the quantum descriptors and rank-2 channels of ``config``.
+    """The model with the quantum descriptors of ``config``, new ones with weights of zero.
 
-    Its energies are those of ``model`` until it is trained: the weights of new inputs are zero, new
-    outputs, which nothing old reads, have random ones.
+    Its energies are those of ``model`` until it is trained.
 
     Raises:
-        ValueError: If anything else differs, or descriptors or channels would be lost.
+        ValueError: If anything but the descriptors differs, or some would be lost.
     """
     if model.config == config:
         return model
-    old = model.config
-    more = old.quantum == config.quantum or (
-        old.quantum in _WIDER and config.quantum in _WIDER[_WIDER.index(old.quantum) :]
-    )
-    same = replace(old, quantum=config.quantum, n_tensors=config.n_tensors) == config
-    if not (more and same and old.n_tensors in (0, config.n_tensors)):
+    old, new = model.config.quantum, config.quantum
+    more = old in _WIDER and new in _WIDER and _WIDER.index(old) < _WIDER.index(new)
+    if not more or replace(model.config, quantum=new) != config:
         raise ValueError(
-            f"model must be the architecture of init, {old}, or that with more quantum "
-            f"descriptors or, where it has none, rank-2 channels, got {config}"
+            f"model must be the architecture of init, {model.config}, or that with more quantum "
+            f"descriptors, got {config}"
         )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        wider = QDGNN(config, neighbors=model.neighbors)
+    wider = QDGNN(config, neighbors=model.neighbors)
     weights = dict(model.named_parameters())
     with torch.no_grad():
         for name, weight in wider.named_parameters():
-            if name in weights:
-                weight[..., weights[name].shape[-1] :] = 0  # new inputs are the last columns
-                weight[tuple(slice(n) for n in weights[name].shape)] = weights[name]
+            columns = slice(weights[name].shape[-1])  # new descriptors are the last columns
+            weight.zero_()
+            weight[..., columns] = weights[name]
         for name, buffer in model.named_buffers():
             if name != "trunk.quantum":
                 wider.get_buffer(name).copy_(buffer)

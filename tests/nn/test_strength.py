@@ -83,9 +83,9 @@ def test_control_a_mask_behind_the_moments_leaves_a_trace(graph: AtomGraph) -> N
     wanted = output(model, fewer)[0]
 
     def mask(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden, vectors, radial, fc, *directions, edges = inputs
+        hidden, vectors, radial, fc, unit, edges = inputs
         strength = keep.double()[:, None]
-        return hidden, vectors, radial * strength, fc * strength, *directions, edges
+        return hidden, vectors, radial * strength, fc * strength, unit, edges
 
     for layer in model.trunk.layers:
         layer.register_forward_pre_hook(mask)
@@ -103,7 +103,7 @@ def test_attention_is_that_of_the_layer(
         return used[-1]
 
     def ask(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        hidden, _, radial, fc, *_, edges = inputs
+        hidden, _, radial, fc, _, edges = inputs
         with monkeypatch.context() as context:
             context.setattr(attention, "attention_weights", attention_weights)
             told.append(layer.attention(hidden, radial, fc, edges))

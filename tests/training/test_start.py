@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from qdgnn_ase.data.dataset import Sample, join
+from qdgnn_ase.data.dataset import Sample
 from qdgnn_ase.training.checkpoint import load_model, save_model
 from qdgnn_ase.training.config import TrainConfig
 from qdgnn_ase.training.start import _predictions, new_model, start_model, widened
@@ -118,29 +118,6 @@ def test_more_descriptors_start_with_the_same_energies(
         second.trunk.fusion.fuse.weight += 0.1
     changed = _predictions(second, samples[:6], 10_000)
     assert np.abs(changed - energies[0]).max() > 1e-5
-
-
-@pytest.mark.parametrize("quantum", ["t0", "t0_moments"])
-def test_more_channels_start_with_the_same_energies_and_learn(
-    samples: list[Sample], config: TrainConfig, quantum: Any
-) -> None:
-    first = new_model(config, samples)
-    wide = replace(config.model, quantum=quantum, n_tensors=4)
-    second = widened(first, wide)
-    assert second.config == wide
-    energies = [_predictions(model, samples[:6], 10_000) for model in (first, second)]
-    np.testing.assert_allclose(*energies, rtol=1e-6)
-    second(join(samples[:6]).graph)["energy"].sum().backward()
-    for layer in second.trunk.layers:
-        assert bool((layer.update[0].weight.grad[:, -4:] != 0).any())
-        assert bool((layer.mix_tensors.weight != 0).any())
-
-
-def test_channels_are_not_lost(samples: list[Sample], config: TrainConfig) -> None:
-    first = new_model(replace(config, model=replace(config.model, n_tensors=4)), samples)
-    for n_tensors in (0, 8):
-        with pytest.raises(ValueError, match="rank-2 channels"):
-            widened(first, replace(config.model, n_tensors=n_tensors))
 
 
 @pytest.mark.parametrize(("old", "new"), [("t0", "none"), ("t0", "permuted"), ("t0_moments", "t0")])

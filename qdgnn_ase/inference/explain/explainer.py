@@ -197,7 +197,7 @@ class Explainer:
         weights: list[Tensor] = []
 
         def record(layer: Any, inputs: tuple[Any, ...]) -> None:
-            hidden, _, radial, fc, *_, edges = inputs
+            hidden, _, radial, fc, _, edges = inputs
             weights.append(layer.attention(hidden, radial, fc, edges).mean(dim=1))
 
         handles = [layer.register_forward_pre_hook(record) for layer in self.model.trunk.layers]
