@@ -13,7 +13,7 @@ from ase.build import bulk
 from click.testing import CliRunner
 from pymatgen.core import Lattice, Structure
 
-from qdgnn_ase import Predictor
+from qdgnn_ase import Predictor, predict
 from qdgnn_ase.cli.predict import predict as predict_command
 from qdgnn_ase.cli.train import train
 from qdgnn_ase.data.splits import reduced_formula
@@ -249,3 +249,11 @@ def test_formulas_of_the_test_fold_are_not_seen(config: PropertyTrainConfig) -> 
         == 60
     )
     assert np.isfinite(folds["train"][0].targets["atoms"].numpy()).all()
+
+
+def test_embedded_weights_tell_conductors_of_lithium_from_the_rest() -> None:
+    sulfide, salt = predict(["Li6PS5Cl", "NaCl"])
+    assert sulfide[NEW].in_domain
+    assert sulfide[NEW].value > 100 * predict("Li2O")[NEW].value
+    assert not salt[NEW].in_domain
+    assert not sulfide["band_gap"].in_domain
