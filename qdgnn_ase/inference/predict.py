@@ -216,7 +216,7 @@ def predict(
     In a disordered structure every site is one node: embedding and quantum descriptors are the
     means over its elements weighted by occupancy, and vacancies lower its weight. A formula has a
     node for each element and no edges. Both are marked in ``Prediction.basis``, and out of domain
-    for a model that was trained without such, as the embedded weights were.
+    for what was trained without such, as all of the embedded weights but the conductivity was.
 
     Args:
         structures: Atoms (with ASE's record of occupancies, where sites are shared), a pymatgen
