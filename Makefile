@@ -40,12 +40,18 @@ results: .venv/dev
 	  --target formation_energy=corrected_formation_energy_per_atom
 	.venv/bin/qdgnn bench-conductivity $(DATA)/obelix/obelix.csv \
 	  --cifs $(DATA)/obelix/obelix_cifs.jsonl.gz --json $(RESULTS)/conductivity.json
+	.venv/bin/qdgnn bench-conductivity $(DATA)/obelix/obelix.csv \
+	  --cifs $(DATA)/obelix/obelix_cifs.jsonl.gz --rows .venv/rows
+	.venv/bin/qdgnn bench-uncertainty $(DATA)/mp36k/mp36k.jsonl.gz -o .venv/uncertainty \
+	  --target formation_energy=e_form_megnet2018 --target band_gap=band_gap_megnet2018 \
+	  --json $(RESULTS)/uncertainty.json
 	.venv/bin/qdgnn bench-conditions --json $(RESULTS)/conditions.json
 	.venv/bin/qdgnn bench-scaling $(DATA)/mp36k/mp36k.jsonl.gz --json $(RESULTS)/scaling.json \
 	  --target formation_energy=e_form_megnet2018 --target band_gap=band_gap_megnet2018
 	.venv/bin/qdgnn bench-property-card --model qdgnn_ase/pretrained/properties.safetensors \
 	  --readme README.md $(DATA)/mp36k/mp36k.jsonl.gz $(DATA)/elastic_mp/elastic_mp.jsonl.gz \
-	  $(DATA)/phonons_matbench/phonons_matbench.jsonl.gz $(DATA)/mp40_ehull/mp40_ehull.jsonl.gz
+	  $(DATA)/phonons_matbench/phonons_matbench.jsonl.gz $(DATA)/mp40_ehull/mp40_ehull.jsonl.gz \
+	  .venv/rows/obelix.jsonl
 
 # GPAW (GPL) from source, serial: half a minute with a C++ compiler and no other system package
 dft: .venv/core

@@ -1,62 +1,64 @@
 """`qdgnn bench-conductivity`: does the property model's embedding help to predict conductivities?
 
 Boosted trees learn log10 of the measured ionic conductivity at room temperature from features of
-the composition, and from those with the embedding and the predictions of the property model, which
-never saw a conductivity. Most crystals are disordered and are taken as they are, each site as the
-mean of its elements. For comparison each site takes its most likely element, and a site that is
-less than half full is empty. The trees are told which crystals are disordered. Rows without a
-structure have no structural features. Control: the structural features of other rows.
+the composition; others see the embedding of the property model too, which never saw a conductivity.
+Most crystals are disordered and are taken as they are, each site as the mean of its elements; a row
+without a structure has the embedding of its composition. For comparison each site takes its most
+likely element, and a site that is less than half full is empty. Control: embeddings of other rows.
+
+A hybrid is the mean of the boosted trees of the composition and of extra trees that see the
+embedding too; which one is chosen for each fold by folds within its training rows. A mean is better
+than its parts whatever they see, so that without any embedding is a control as well.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 import platform
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import numpy as np
-from ase import Atoms
 from numpy.typing import NDArray
-from pymatgen.core import Composition, Structure
-from pymatgen.io.ase import AseAtomsAdaptor
-from pymatgen.io.cif import CifParser
 
-from qdgnn_ase import Predictor, as_atoms, mean_interval, resampled_weights
-from qdgnn_bench.trivial import composition_features
+from qdgnn_ase import Predictor, mean_interval, resampled_weights
+from qdgnn_bench.conductivity_rows import Conductors, read_conductors, training_rows
 
 Array = NDArray[np.float64]
-_LABEL = "Ionic conductivity (S cm-1)"
-_PREDICTED = ("formation_energy", "energy_above_hull", "band_gap", "bulk_modulus", "shear_modulus")
+Indices = NDArray[np.int64]
+Part = tuple[Literal["boosted", "extra"], str]
+"""A regression and what it sees, one of `_tables`."""
+
 _FOLDS = 5
-_LARGEST_FORMULA = 100
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Conductors:
-    """Measured conductors; all sequences have one entry a row."""
-
-    formulas: list[str]
-    """Reduced formula."""
-    publications: list[str]
-    """DOI."""
-    composition: Array
-    """Features of the composition."""
-    structure: Array
-    """Features of the structure with its occupancies, NaN where there is none."""
-    most_likely: Array
-    """Features of the structure with the most likely elements, NaN where there is none."""
-    log_conductivity: Array
-    """log10 of S/cm; of a censored row its upper bound."""
-    censored: NDArray[np.bool_]
-    """Whether the measurement says "less than" only."""
+_INNER_FOLDS = 2
+_BOOSTED: Part = ("boosted", "composition")
+_BOOSTED_WAYS: dict[str, tuple[Part, ...]] = {
+    f"boosted trees: {name}": (("boosted", name),)
+    for name in (
+        "composition",
+        "composition and structure",
+        "composition and most likely elements",
+        "composition and another's structure",
+    )
+}
+_MEANS: dict[str, tuple[Part, ...]] = {
+    f"mean with extra trees: {name}": (_BOOSTED, ("extra", name))
+    for name in (
+        "composition",
+        "composition and its embedding",
+        "composition and structure",
+        "composition and another's embedding",
+    )
+}
+_WAYS = _BOOSTED_WAYS | _MEANS
+_REFERENCE = "boosted trees: composition"
+_CONTROL = "mean with extra trees: composition"
+_HYBRIDS = tuple(_MEANS)[1:3]
+_CHOSEN = "hybrid chosen in the training rows"
 
 
 @click.command()
@@ -64,16 +66,27 @@ class Conductors:
 @click.option("--cifs", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Also writes a .md beside.")
-def conductivity(table: Path, cifs: Path, seeds: int, output: Path | None) -> None:
+@click.option(
+    "--rows",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Only write the rows for `qdgnn train` to this folder, as two files of JSON lines.",
+)
+def conductivity(
+    table: Path, cifs: Path, seeds: int, output: Path | None, folder: Path | None
+) -> None:
     """Errors on TABLE (OBELiX's CSV) by folds of formulas and of publications.
 
     CIFS are JSON lines with "ID" and "cif".
     """
+    if folder:
+        _write_training_rows(table, cifs, folder)
+        return
     rows = read_conductors(table, cifs, Predictor())
     document = {
         "file": table.name,
         "rows": len(rows.formulas),
-        "with structure": int(np.isfinite(rows.structure[:, 0]).sum()),
+        "with structure": int(rows.has_structure.sum()),
         "censored": int(rows.censored.sum()),
         "seeds": seeds,
         "date": date.today().isoformat(),
@@ -89,84 +102,17 @@ def conductivity(table: Path, cifs: Path, seeds: int, output: Path | None) -> No
         output.with_suffix(".md").write_text(markdown(document))
 
 
-def read_conductors(table: Path, cifs: Path, predictor: Predictor) -> Conductors:
-    """Features and labels of the rows."""
-    with table.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    with gzip.open(cifs, "rt", encoding="utf-8") as texts:
-        by_id = {row["ID"]: row["cif"] for row in map(json.loads, texts)}
-    structures = [_structure(by_id.get(row["ID"])) for row in rows]
-    values = [row[_LABEL].strip() for row in rows]
-    return Conductors(
-        formulas=[row["reduced_formula"] for row in rows],
-        publications=[row["DOI"] for row in rows],
-        composition=composition_features([_formula_unit(row) for row in rows]),
-        structure=structure_features(structures, predictor, as_atoms),
-        most_likely=structure_features(structures, predictor, most_likely),
-        log_conductivity=np.log10([float(value.removeprefix("<")) for value in values]),
-        censored=np.array([value.startswith("<") for value in values]),
-    )
-
-
-def _formula_unit(row: dict[str, Any]) -> Atoms:
-    """Atoms in the proportions of the composition."""
-    composition = Composition(row["True Composition"])
-    counts, _ = composition.get_integer_formula_and_factor(max_denominator=_LARGEST_FORMULA)
-    return Atoms(counts)
-
-
-def _structure(cif: str | None) -> Structure | None:
-    """Structure of a CIF; None where there is none or it cannot be read."""
-    if cif is None:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # rounding and occupancies, which are expected here
-        try:
-            return CifParser.from_str(cif, check_cif=False).parse_structures(primitive=True)[0]
-        except (ValueError, KeyError, IndexError):
-            return None
-
-
-def most_likely(structure: Structure) -> Atoms:
-    """Each site with its most likely element; sites that are less than half full are empty."""
-    sites = [site for site in structure if sum(site.species.values()) >= 0.5]
-    species = [max(site.species.items(), key=lambda item: item[1])[0].symbol for site in sites]
-    coordinates = [site.frac_coords for site in sites]
-    return AseAtomsAdaptor.get_atoms(
-        Structure(structure.lattice, species, coordinates), msonable=False
-    )
-
-
-def structure_features(
-    structures: Sequence[Structure | None],
-    predictor: Predictor,
-    convert: Callable[[Structure], Atoms],
-) -> Array:
-    """Embedding, predictions, atoms per volume (1/Å^3) and order, (n, hidden + 7); NaN = none.
-
-    Args:
-        structures: None where there is none.
-        predictor: Property model.
-        convert: What it is shown of a structure.
-    """
-    rows = [None if s is None else _features(s, convert(s), predictor) for s in structures]
-    width = max(len(row) for row in rows if row is not None)
-    return np.array([np.full(width, np.nan) if row is None else row for row in rows])
-
-
-def _features(structure: Structure, atoms: Atoms, predictor: Predictor) -> Array | None:
-    try:
-        embedding = predictor.embedding([atoms])[0]
-        found = predictor([atoms])[0]
-    except ValueError:  # most likely elements can be closer than any atoms
-        return None
-    predicted = [found[name].value for name in _PREDICTED]
-    density = structure.composition.num_atoms / structure.volume
-    return np.array([*embedding, *predicted, density, float(structure.is_ordered)])
+def _write_training_rows(table: Path, cifs: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    names = (table.stem, f"{table.stem}_compositions")
+    for name, rows in zip(names, training_rows(table, cifs), strict=True):
+        file = folder / f"{name}.jsonl"
+        file.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+        click.echo(f"wrote {len(rows)} rows to {file}")
 
 
 def compare(rows: Conductors, groups: Sequence[str], seeds: int) -> dict[str, dict[str, Any]]:
-    """Errors of each set of features on the same folds; paired differences from composition alone.
+    """Errors of each way on the same folds.
 
     Args:
         rows: Data.
@@ -174,52 +120,118 @@ def compare(rows: Conductors, groups: Sequence[str], seeds: int) -> dict[str, di
         seeds: Repetitions with other folds.
 
     Returns:
-        Name -> ``mae`` (log10 S/cm), ``interval``, ``difference`` = composition alone - this, and
-        ``difference_interval``; intervals of 95 % over groups.
+        Name -> ``mae`` (log10 S/cm), ``interval``; ``difference`` and ``difference_interval``:
+        error of the boosted trees of the composition less this one; ``gain`` and
+        ``gain_interval``: error of the mean without an embedding less this one. Intervals of 95 %
+        over groups. The hybrid also has ``chosen``: in how many folds each was.
     """
-    rng = np.random.default_rng(0)
-    present = np.flatnonzero(np.isfinite(rows.structure[:, 0]))
-    others = rows.structure.copy()
-    others[present] = rows.structure[rng.permutation(present)]
-    features = {
-        "composition": rows.composition,
-        "composition and structure": np.hstack([rows.composition, rows.structure]),
-        "composition and most likely elements": np.hstack([rows.composition, rows.most_likely]),
-        "composition and another's structure": np.hstack([rows.composition, others]),
-    }
+    runs = [_out_of_fold(rows, groups, seed) for seed in range(seeds)]
     errors = {
-        name: np.mean([_errors(rows, table, groups, seed) for seed in range(seeds)], axis=0)
-        for name, table in features.items()
+        name: np.mean([_errors(rows, values[name]) for values, _ in runs], axis=0)
+        for name in runs[0][0]
     }
-    return {name: _summary(errors["composition"], row, groups) for name, row in errors.items()}
+    weights = resampled_weights(groups)
+    found = {name: _summary(errors, name, weights) for name in errors}
+    found[_CHOSEN]["chosen"] = dict(Counter(name for _, names in runs for name in names))
+    return found
 
 
-def _errors(rows: Conductors, features: Array, groups: Sequence[str], seed: int) -> Array:
-    """Out-of-fold absolute errors; a censored row errs above its bound only."""
-    from sklearn.ensemble import HistGradientBoostingRegressor
+def _out_of_fold(
+    rows: Conductors, groups: Sequence[str], seed: int
+) -> tuple[dict[str, Array], list[str]]:
+    """Values of every way, and the hybrid that was chosen for each fold."""
+    tables = _tables(rows)
+    values = {name: np.empty(len(groups)) for name in (*_WAYS, _CHOSEN)}
+    chosen = []
+    for known, wanted in _split(groups, _FOLDS, seed):
+        found = _values(rows, tables, _WAYS, known, wanted, seed=seed)
+        chosen.append(_choice(rows, tables, groups, known, seed=seed))
+        for name, column in (found | {_CHOSEN: found[chosen[-1]]}).items():
+            values[name][wanted] = column
+    return values, chosen
+
+
+def _choice(
+    rows: Conductors, tables: dict[str, Array], groups: Sequence[str], known: Indices, *, seed: int
+) -> str:
+    """The hybrid with the smallest error on folds within the training rows."""
+    total = dict.fromkeys(_HYBRIDS, 0.0)
+    for inner, left in _split([groups[k] for k in known], _INNER_FOLDS, seed):
+        found = _values(rows, tables, _HYBRIDS, known[inner], known[left], seed=seed)
+        for name, column in found.items():
+            total[name] += float(_errors(rows, column, known[left]).sum())
+    return min(total, key=lambda name: total[name])
+
+
+def _split(groups: Sequence[str], n: int, seed: int) -> Any:
     from sklearn.model_selection import GroupKFold
 
-    values = np.empty(len(features))
-    folds = GroupKFold(_FOLDS, shuffle=True, random_state=seed)
-    for known, wanted in folds.split(features, groups=groups):
-        trees = HistGradientBoostingRegressor(
-            learning_rate=0.05, max_iter=200, min_samples_leaf=5, random_state=seed
-        )
-        values[wanted] = trees.fit(features[known], rows.log_conductivity[known]).predict(
-            features[wanted]
-        )
-    error = values - rows.log_conductivity
-    return np.where(rows.censored, np.maximum(error, 0), np.abs(error))
+    return GroupKFold(n, shuffle=True, random_state=seed).split(groups, groups=groups)
 
 
-def _summary(reference: Array, errors: Array, groups: Sequence[str]) -> dict[str, Any]:
-    weights = resampled_weights(groups)
-    return {
-        "mae": float(errors.mean()),
-        "interval": mean_interval(errors, weights),
-        "difference": float((reference - errors).mean()),
-        "difference_interval": mean_interval(reference - errors, weights),
+def _tables(rows: Conductors) -> dict[str, Array]:
+    """What the regressions see."""
+    rng = np.random.default_rng(0)
+    present = np.flatnonzero(rows.has_structure)
+    another = rows.structure.copy()
+    another[present] = rows.structure[rng.permutation(present)]
+    added = {
+        "its embedding": rows.formula,
+        "another's embedding": rng.permutation(rows.formula),
+        "structure": rows.structure,
+        "most likely elements": rows.most_likely,
+        "another's structure": another,
     }
+    return {"composition": rows.composition} | {
+        f"composition and {name}": np.hstack([rows.composition, table])
+        for name, table in added.items()
+    }
+
+
+def _values(
+    rows: Conductors,
+    tables: dict[str, Array],
+    ways: Iterable[str],
+    known: Indices,
+    wanted: Indices,
+    *,
+    seed: int,
+) -> dict[str, Array]:
+    """What each way says of the rows ``wanted`` after it learned ``known``."""
+    parts = {part for name in ways for part in _WAYS[name]}
+    label = rows.log_conductivity[known]
+    fitted = {
+        part: _regression(part, seed)
+        .fit(tables[part[1]][known], label)
+        .predict(tables[part[1]][wanted])
+        for part in parts
+    }
+    return {name: np.mean([fitted[part] for part in _WAYS[name]], axis=0) for name in ways}
+
+
+def _regression(part: Part, seed: int) -> Any:
+    from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
+
+    if part[0] == "extra":
+        return ExtraTreesRegressor(100, max_features=0.3, random_state=seed)
+    return HistGradientBoostingRegressor(
+        learning_rate=0.05, max_iter=200, min_samples_leaf=5, random_state=seed
+    )
+
+
+def _errors(rows: Conductors, values: Array, where: Indices | slice = slice(None)) -> Array:
+    """Absolute errors of some rows; a censored row errs above its bound only."""
+    error = values - rows.log_conductivity[where]
+    return np.where(rows.censored[where], np.maximum(error, 0), np.abs(error))
+
+
+def _summary(errors: dict[str, Array], name: str, weights: Array) -> dict[str, Any]:
+    found = {"mae": float(errors[name].mean()), "interval": mean_interval(errors[name], weights)}
+    for key, reference in {"difference": _REFERENCE, "gain": _CONTROL}.items():
+        better = errors[reference] - errors[name]
+        found[key] = float(better.mean())
+        found[f"{key}_interval"] = mean_interval(better, weights)
+    return found
 
 
 def markdown(document: dict[str, Any]) -> str:
@@ -229,15 +241,38 @@ def markdown(document: dict[str, Any]) -> str:
         f"{document['with structure']} with a structure, {document['censored']} censored. "
         f"{_FOLDS} folds, {document['seeds']} repetitions, {document['date']}, "
         f"{document['machine']}. Mean absolute errors with 95 % intervals over groups; positive "
-        "differences are better than the composition alone.",
+        "differences are better than the boosted trees of the composition, and better than the "
+        "mean with extra trees that sees no embedding.",
     ]
     for kind, rows in document["errors"].items():
-        lines += ["", f"| folds by {kind} | error | difference |", "|---|---|---|"]
-        for name, row in rows.items():
-            low, high = row["interval"]
-            error = f"{row['mae']:.3f} ({low:.3f}-{high:.3f})"
-            low, high = row["difference_interval"]
-            lines.append(
-                f"| {name} | {error} | {row['difference']:+.3f} ({low:+.3f} to {high:+.3f}) |"
-            )
+        lines += [
+            "",
+            f"| folds by {kind} | error | than boosted trees | than the mean without embedding |",
+            "|---|---|---|---|",
+            *[f"| {name} | {_cells(row)} |" for name, row in rows.items()],
+            "",
+            _verdict(kind, rows[_CHOSEN]),
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _cells(row: dict[str, Any]) -> str:
+    low, high = row["interval"]
+    cells = [f"{row['mae']:.3f} ({low:.3f}-{high:.3f})"]
+    for key in ("difference", "gain"):
+        low, high = row[f"{key}_interval"]
+        cells.append(f"{row[key]:+.3f} ({low:+.3f} to {high:+.3f})")
+    return " | ".join(cells)
+
+
+def _verdict(kind: str, row: dict[str, Any]) -> str:
+    counts = ", ".join(f"{name} in {n} folds" for name, n in row["chosen"].items())
+    reached = {
+        key: "better" if row[f"{key}_interval"][0] > 0 else "not clearly better"
+        for key in ("difference", "gain")
+    }
+    return (
+        f"By {kind} the chosen hybrid ({counts}) is {reached['difference']} than boosted trees of "
+        f"the composition, and {reached['gain']} than the mean of the same two kinds of trees "
+        "without an embedding."
+    )

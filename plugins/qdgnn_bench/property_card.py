@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from qdgnn_ase import PROPERTIES, Predictor, Split, evaluate_properties
+from qdgnn_bench.added_heads import added_table, compare_added
 from qdgnn_bench.readme import check_blocks, last_notes, replace_blocks, versions
 
 
@@ -30,20 +31,24 @@ def property_card(
         check_blocks(readme, "properties")
     predictor = Predictor(model)
     training = predictor.document["training"]
-    fold = Split.of_training(training["train_config"], "test")
-    report = {
-        Path(name).name: evaluate_properties(
+    report: dict[str, Any] = {}
+    added: dict[str, Any] = {}
+    for name in files:
+        run, columns = _origin(training, Path(name).name)
+        config = run["train_config"]
+        report[Path(name).name] = evaluate_properties(
             predictor,
             name,
-            _columns(training, Path(name).name),
-            split=fold,
-            max_atoms=training["train_config"]["max_atoms"],
+            columns,
+            split=Split.of_training(config, "test"),
+            max_atoms=config["max_atoms"],
         )
-        for name in files
-    }
+        if run is not training:
+            added |= compare_added(predictor, name, columns, config)
     result = {
         "model": predictor.document,
         "errors": report,
+        "added": added,
         "notes": list(note) or last_notes(model),
         "date": date.today().isoformat(),
         "machine": platform.processor() or platform.machine(),
@@ -56,15 +61,15 @@ def property_card(
     click.echo(property_table(report))
 
 
-def _columns(training: dict[str, Any], name: str) -> dict[str, str]:
-    """Columns that the model learned of a file; metal or not with a band gap."""
-    for source in training["files"]:
-        if source["name"] == name:
-            columns: dict[str, str] = dict(source["columns"])
-            return columns
-    raise click.UsageError(
-        f"FILES must be of {[source['name'] for source in training['files']]}, got {name}"
-    )
+def _origin(training: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Run that learned a file, that of the model or of an added head, and the columns it used."""
+    runs = [training, *training.get("added", ())]
+    for run in runs:
+        for source in run["files"]:
+            if source["name"] == name:
+                return run, dict(source["columns"])
+    known = [source["name"] for run in runs for source in run["files"]]
+    raise click.UsageError(f"FILES must be of {known}, got {name}")
 
 
 def property_table(report: dict[str, Any]) -> str:
@@ -110,6 +115,8 @@ def _with_interval(row: dict[str, Any], key: str) -> str:
 
 def _markdown(name: str, result: dict[str, Any]) -> str:
     training = result["model"]["training"]
+    added = training.get("added", [])
+    runs = [training, *added]
     return "\n".join(
         [
             f"# Model card: {name}",
@@ -122,12 +129,13 @@ def _markdown(name: str, result: dict[str, Any]) -> str:
             "",
             "| file | columns | train | validation | test | too large | sha256 |",
             "|---|---|---|---|---|---|---|",
-            *[_file(row) for row in training["files"]],
+            *[_file(row) for run in runs for row in run["files"]],
             "",
             "`qdgnn train CONFIG.json -o RUN` with",
             "```json",
             json.dumps(training["train_config"], indent=1),
             "```",
+            *[line for run in added for line in _added_run(run)],
             "",
             "## Errors on the test fold",
             "Mean absolute errors with 95 % intervals over formulas. Calibration error: mean "
@@ -136,8 +144,30 @@ def _markdown(name: str, result: dict[str, Any]) -> str:
             "",
             property_table(result["errors"]),
             "",
+            *(_added_errors(result["added"]) if result["added"] else ()),
         ]
     )
+
+
+def _added_run(run: dict[str, Any]) -> list[str]:
+    bases = ", ".join(f"{n} {kind}" for kind, n in run["bases"].items())
+    return [
+        f"Added to it with a frozen trunk, `{', '.join(run['targets'])}` ({bases}):",
+        "```json",
+        json.dumps(run["train_config"], indent=1),
+        "```",
+    ]
+
+
+def _added_errors(found: dict[str, Any]) -> list[str]:
+    return [
+        "## Added heads against the composition alone",
+        "Same test fold, upper bounds included: they err where the prediction is above them. The "
+        "others learn both other folds. Differences are error of the other - error of the model.",
+        "",
+        *added_table(found),
+        "",
+    ]
 
 
 def _file(row: dict[str, Any]) -> str:

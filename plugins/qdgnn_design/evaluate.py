@@ -87,7 +87,7 @@ def surrogate(
         return [
             atoms
             if isinstance(atoms, str)
-            else _complete(_values(next(rows), atoms, own, calculator), wanted)
+            else _complete(_values(next(rows), atoms, own, calculator, wanted), wanted)
             for atoms in relaxed
         ]
 
@@ -114,6 +114,7 @@ def _values(
     atoms: Atoms,
     own: Sequence[Target],
     calculator: Calculator | None,
+    wanted: set[str] | None = None,
 ) -> Values | str:
     if isinstance(row, str):
         return row
@@ -127,7 +128,7 @@ def _values(
     return Values(
         values,
         {name: prediction.std for name, prediction in row.items()},
-        all(prediction.in_domain for prediction in row.values()),
+        all(p.in_domain for name, p in row.items() if not p.own_domain or name in (wanted or ())),
         None if calculator is None else atoms,
     )
 

@@ -25,7 +25,7 @@ from qdgnn_ase.inference.evaluate import Split
 from qdgnn_ase.inference.evaluate_properties import evaluate_properties
 from qdgnn_ase.inference.predict import Predictor
 from qdgnn_ase.nn.speed import tune_process
-from qdgnn_ase.training.checkpoint import load_model, write_atomic
+from qdgnn_ase.training.checkpoint import load_model, load_property_model, write_atomic
 from qdgnn_ase.training.config import PropertyTrainConfig, TrainConfig, parse_config
 from qdgnn_ase.training.fit import fit
 
@@ -54,6 +54,11 @@ _NEIGHBORS = 60
     "not given) or 'none' for random weights.",
 )
 @click.option(
+    "--extend",
+    help="With --target: property model that gains the targets as new heads, a checkpoint or "
+    "'properties'; what it predicts already does not change.",
+)
+@click.option(
     "--folds",
     type=click.IntRange(min=2),
     help="With --target: cross-validation; as many runs, each tested on another part of the "
@@ -67,6 +72,7 @@ def train(
     conditions: tuple[str, ...],
     epochs: int | None,
     init: str | None,
+    extend: str | None,
     folds: int | None,
     output: Path,
 ) -> None:
@@ -77,13 +83,19 @@ def train(
     a data file (JSON lines, extxyz, ASE database) or a folder with CIF files and id_prop.csv.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if (init or folds) and not targets:
-        raise click.UsageError('--init and --folds need --target; a config has the key "init"')
+    if (init or extend or folds) and not targets:
+        raise click.UsageError(
+            '--init, --extend and --folds need --target; a config has the keys "init" and "extend"'
+        )
+    if init and extend:
+        raise click.UsageError("--init and --extend exclude each other")
     if conditions and not targets:
         raise click.UsageError("--condition needs --target; a config names its conditions itself")
     values: dict[str, Any]
-    start = init or ("none" if folds else "default")
+    start = init or ("none" if folds or extend else "default")
     values = data_config(source, targets, start, conditions) if targets else _read(source)
+    if extend:
+        values |= _extension(extend)
     if epochs is not None:
         values["epochs"] = epochs
     try:
@@ -154,7 +166,9 @@ def data_config(
         "conditions": parse_targets(conditions, "--condition"),
     }
     try:
-        n_atoms = sum(len(row.atoms) for row in read_labelled(file, **source, partial=True))
+        n_atoms = sum(
+            len(row.atoms) for row in read_labelled(file, **source, partial=True, bounds=True)
+        )
         trunk = {} if init == "none" else load_model(init)[0].config.to_dict()
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
@@ -165,6 +179,22 @@ def data_config(
         "epochs": int(np.clip(_ATOMS_SEEN / n_atoms, 15, 200)),
         "max_edges": int(np.clip(_NEIGHBORS * n_atoms / _BATCHES, 2_000, 30_000)),
         "clip": 2.0,
+    }
+
+
+def _extension(model: str) -> dict[str, Any]:
+    """What the config of a run that adds heads takes over from their model."""
+    try:
+        base, _, document = load_property_model(model)
+    except (ValueError, OSError) as error:
+        raise click.UsageError(str(error)) from error
+    run = document["training"].get("train_config", {})
+    split = ("val", "test", "split_seed", "split_turn")
+    return {
+        "extend": model,
+        "trunk": base.config.trunk.to_dict(),
+        "n_members": base.config.n_members,
+        **{name: run[name] for name in split if name in run},
     }
 
 

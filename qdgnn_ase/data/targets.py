@@ -3,7 +3,8 @@
 A column is a key of a row of JSON lines, JSON, CSV or Parquet (`qdgnn_ase.data.exports` lists the
 forms of structures), of extxyz's comment line, of a row of an ASE database, or the number of a
 column of ``id_prop.csv`` (1 is the first after the id). ``log10:NAME`` is a column that holds the
-decimal logarithm of the property. Empty, null, NaN and "na" (JARVIS) are missing labels.
+decimal logarithm of the property. Empty, null, NaN and "na" (JARVIS) are missing labels. "<1e-10"
+is a censored label, known to be below that only; who asks for ``bounds`` gets it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class LabelledStructure:
     """File and place in it, for messages."""
     conditions: dict[str, float] = field(default_factory=dict)
     """Name -> value; NaN = absent."""
+    censored: frozenset[str] = frozenset()
+    """Properties whose label is an upper bound."""
 
 
 def read_labelled(
@@ -47,6 +50,7 @@ def read_labelled(
     *,
     partial: bool = False,
     conditions: Mapping[str, str] | None = None,
+    bounds: bool = False,
 ) -> list[LabelledStructure]:
     """`read_columns` for names of `qdgnn_ase.PROPERTIES` that can be learned.
 
@@ -56,7 +60,7 @@ def read_labelled(
     """
     for name in columns:
         learned_property(name)
-    return read_columns(path, columns, partial=partial, conditions=conditions)
+    return read_columns(path, columns, partial=partial, conditions=conditions, bounds=bounds)
 
 
 def read_columns(
@@ -65,6 +69,7 @@ def read_columns(
     *,
     partial: bool = False,
     conditions: Mapping[str, str] | None = None,
+    bounds: bool = False,
 ) -> list[LabelledStructure]:
     """Structures of a file or CIF folder with the labels of some columns.
 
@@ -74,6 +79,7 @@ def read_columns(
         columns: Name of the label -> column, e.g. ``{"bulk_modulus": "log10:log10_K_VRH"}``.
         partial: Take disordered structures, and rows with a formula and no structure.
         conditions: Name of a condition -> column.
+        bounds: Take labels such as "<1e-10", which ``LabelledStructure.censored`` tells.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -95,9 +101,10 @@ def read_columns(
     return [
         LabelledStructure(
             atoms,
-            _values(values, columns, f"{path}, {place}"),
+            _values(values, columns, f"{path}, {place}", bounds),
             f"{path.name}, {place}",
             _values(values, conditions, f"{path}, {place}"),
+            frozenset(name for name, column in columns.items() if _is_bound(values, column)),
         )
         for place, atoms, values in rows
     ]
@@ -134,16 +141,23 @@ def _folder_rows(folder: Path, partial: bool) -> Iterator[_Row]:
     log.info("%s: %d of %d structures read", folder, len(entries) - left_out, len(entries))
 
 
-def _values(values: Mapping[str, Any], columns: Mapping[str, str], place: str) -> dict[str, float]:
-    return {name: _value(values, column, place) for name, column in columns.items()}
+def _is_bound(values: Mapping[str, Any], column: str) -> bool:
+    return str(values.get(column.removeprefix(_LOG10), "")).lstrip().startswith("<")
 
 
-def _value(values: Mapping[str, Any], column: str, place: str) -> float:
+def _values(
+    values: Mapping[str, Any], columns: Mapping[str, str], place: str, bounds: bool = False
+) -> dict[str, float]:
+    return {name: _value(values, column, place, bounds) for name, column in columns.items()}
+
+
+def _value(values: Mapping[str, Any], column: str, place: str, bounds: bool) -> float:
     raw = values.get(column.removeprefix(_LOG10))
     if raw is None or raw in ("", "na"):
         return float("nan")
+    number = raw.lstrip().removeprefix("<") if bounds and isinstance(raw, str) else raw
     try:
-        value = float(raw)
+        value = float(number)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{place}: {column} must be a number or empty, got {raw!r}") from error
     if np.isinf(value):
@@ -156,11 +170,17 @@ def label_table(rows: list[LabelledStructure], targets: tuple[str, ...]) -> Any:
 
     A structure with a band gap is a metal where the gap is 0.
     """
-    return np.array([[_label(row.labels, name) for name in targets] for row in rows])
+    return np.array([[_label(row, name) for name in targets] for row in rows])
 
 
-def _label(labels: Mapping[str, float], name: str) -> float:
-    if name == "metal_probability" and name not in labels:
-        gap = labels.get("band_gap", np.nan)
-        return float(gap <= 0) if np.isfinite(gap) else np.nan
-    return labels.get(name, np.nan)
+def bound_table(rows: list[LabelledStructure], targets: tuple[str, ...]) -> Any:
+    """(n_structures, n_targets) bool, whether a label is an upper bound."""
+    return np.array([[name in row.censored for name in targets] for row in rows], dtype=bool)
+
+
+def _label(row: LabelledStructure, name: str) -> float:
+    if name == "metal_probability" and name not in row.labels:
+        gap = row.labels.get("band_gap", np.nan)
+        known = np.isfinite(gap) and "band_gap" not in row.censored
+        return float(gap <= 0) if known else np.nan
+    return row.labels.get(name, np.nan)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, rankdata, spearmanr
 
 from qdgnn_ase.data.splits import reduced_formula
-from qdgnn_ase.data.targets import LabelledStructure, label_table, read_labelled
+from qdgnn_ase.data.targets import LabelledStructure, bound_table, label_table, read_labelled
 from qdgnn_ase.inference.bootstrap import interval, resampled_weights
 from qdgnn_ase.inference.evaluate import Split
 from qdgnn_ase.inference.predict import Prediction, Predictor
@@ -33,7 +33,7 @@ def evaluate_properties(
     max_atoms: int | None = None,
     conditions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Errors on one labelled file.
+    """Errors on one labelled file; labels that are upper bounds only are left out.
 
     Args:
         predictor: The model.
@@ -55,7 +55,7 @@ def evaluate_properties(
     targets = _targets(predictor, columns)
     rows = [
         row
-        for row in read_labelled(path, columns, partial=True, conditions=conditions)
+        for row in read_labelled(path, columns, partial=True, bounds=True, conditions=conditions)
         if (max_atoms is None or len(row.atoms) <= max_atoms)
         and (split is None or split.holds(reduced_formula(row.atoms)))
     ]
@@ -68,7 +68,8 @@ def evaluate_properties(
         "timing": {"batch_1_ms": _timed(predictor, timed, 1)[1], "batch_64_ms": milliseconds}
     }
     formulas = [reduced_formula(atoms) for atoms in structures]
-    for name, labels in zip(targets, label_table(rows, targets).T, strict=True):
+    known = np.where(bound_table(rows, targets), np.nan, label_table(rows, targets))
+    for name, labels in zip(targets, known.T, strict=True):
         report[name] = _report(name, labels, [row[name] for row in predictions], formulas)
     return report
 

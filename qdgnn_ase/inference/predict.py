@@ -50,6 +50,9 @@ class Prediction:
     basis: Basis = "structure"
     """What it rests on: an ordered "structure", a "disordered" one whose shared sites are means of
     their elements, or the "composition" alone."""
+    own_domain: bool = False
+    """Its head was added to the model and trained on other structures: ``in_domain`` is about those
+    and may differ from that of the other properties."""
 
 
 class Predictor:
@@ -69,7 +72,11 @@ class Predictor:
         self.model, self.scaler, self.document = load_property_model(model, self.device)
         self.model.requires_grad_(False)
         self._seen = self.model.counts.cpu() > 0
-        self._bases = set(self.document["training"].get("bases", ("structure",)))
+        training = self.document["training"]
+        self._bases = set(training.get("bases", ("structure",)))
+        self._added_bases: dict[str, set[str]] = {
+            name: set(run["bases"]) for run in training.get("added", ()) for name in run["targets"]
+        }
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -155,17 +162,40 @@ class Predictor:
             near = self.model.in_domain(output["embedding"])
             if self.model.conditions is not None:
                 near &= self.model.conditions.in_range(self.model.conditions_of(graph))
-        bases = [basis(frames[k]) for k in indices]
-        inside = [bool(near[i]) and self._knows(frames[k], bases[i]) for i, k in enumerate(indices)]
+        batch = [frames[k] for k in indices]
+        bases = [basis(atoms) for atoms in batch]
+        inside = [bool(near[i]) and self._knows(atoms, bases[i]) for i, atoms in enumerate(batch)]
+        own = self._added_domains(batch, bases, output["embedding"])
         return [
             {
                 row.name: Prediction(
-                    float(values[i, k]), float(std[i, k]), row.unit, inside[i], basis=bases[i]
+                    float(values[i, k]),
+                    float(std[i, k]),
+                    row.unit,
+                    own[row.name][i] if row.name in own else inside[i],
+                    basis=bases[i],
+                    own_domain=row.name in own,
                 )
                 for k, row in enumerate(self.scaler.properties)
             }
             for i in range(len(indices))
         ]
+
+    def _added_domains(
+        self, batch: list[Atoms], bases: list[Basis], embedding: torch.Tensor
+    ) -> dict[str, list[bool]]:
+        """Whether each structure is in the domain of each head that was added."""
+        found = {}
+        for name, domain in self.model.head_domains().items():
+            near = domain.in_domain(embedding)
+            n_elements = len(domain.counts)
+            found[name] = [
+                bool(near[i])
+                and bases[i] in self._added_bases[name]
+                and domain.knows(torch.as_tensor(amounts(atoms)[:n_elements], device=self.device))
+                for i, atoms in enumerate(batch)
+            ]
+        return found
 
     def _knows(self, atoms: Atoms, kind: Basis) -> bool:
         """Whether its elements and its kind of graph were in training."""
@@ -186,7 +216,7 @@ def predict(
     In a disordered structure every site is one node: embedding and quantum descriptors are the
     means over its elements weighted by occupancy, and vacancies lower its weight. A formula has a
     node for each element and no edges. Both are marked in ``Prediction.basis``, and out of domain
-    for a model that was trained without such, as the embedded weights were.
+    for what was trained without such, as all of the embedded weights but the conductivity was.
 
     Args:
         structures: Atoms (with ASE's record of occupancies, where sites are shared), a pymatgen

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from qdgnn_ase.graph import AtomGraph
+from qdgnn_ase.nn.domain import Domain, HeadDomain
 from qdgnn_ase.nn.fusion import TERMS, ConditionFusion, Term
 from qdgnn_ase.nn.readout import AtomMeanHead, Pool, PooledHead
 from qdgnn_ase.nn.segment import Edges
 from qdgnn_ase.nn.trunk import QDGNNConfig, Trunk, batch_of
 from qdgnn_ase.properties import PROPERTIES, Property, learned_property
 from qdgnn_ase.quantum.atomic import N_ELEMENTS
-
-MIN_DOMAIN = 30
-"""Structures that a domain is taken from, at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +34,8 @@ class PropertyConfig:
     """Names of scalars that are given with a structure, such as "temperature"."""
     condition_terms: tuple[Term, ...] = TERMS
     """How conditions are fused with the structure."""
+    added: tuple[str, ...] = ()
+    """Targets whose heads were added to the trained model, with a domain of their own."""
 
     def __post_init__(self) -> None:
         if not self.targets or len(set(self.targets)) < len(self.targets):
@@ -58,6 +58,8 @@ class PropertyConfig:
             raise ValueError(
                 f"condition_terms must be at least one of {TERMS}, got {self.condition_terms}"
             )
+        if not set(self.added) <= set(self.targets):
+            raise ValueError(f"added must be of targets {self.targets}, got {self.added}")
         if self.n_members < 2:
             raise ValueError(f"n_members must be at least 2, got {self.n_members}")
 
@@ -73,7 +75,7 @@ class PropertyConfig:
         trunk = QDGNNConfig(**values.get("trunk", {}))
         own = tuple(Property(**row) for row in values.get("own", ()))
         values = values | {"trunk": trunk, "own": own}
-        for name in ("targets", "conditions", "condition_terms"):
+        for name in ("targets", "conditions", "condition_terms", "added"):
             if name in values:
                 values[name] = tuple(values[name])
         return cls(**values)
@@ -83,42 +85,37 @@ class PropertyConfig:
         values = asdict(self) | {"own": [_without_defaults(row) for row in self.own]}
         unused = set() if self.own else {"own"}
         unused |= set() if self.conditions else {"conditions", "condition_terms"}
+        unused |= set() if self.added else {"added"}
         return {key: value for key, value in values.items() if key not in unused}
 
 
-class PropertyModel(nn.Module):
+class PropertyModel(Domain):
     """Scaled properties of a batch of structures, each by an ensemble of heads on one trunk.
 
-    Buffers that training sets: ``counts`` (95,) atoms of each element in training; ``center``
-    (hidden,), ``whitening`` (hidden, hidden) and ``limit`` () of the embedding.
+    Its buffers are the domain of the heads that were trained with the trunk; ``domains`` holds
+    those of heads that were added later.
 
     Args:
         config: Architecture.
         neighbors: Mean number of neighbours in training.
     """
 
-    counts: Tensor
-    center: Tensor
-    whitening: Tensor
-    limit: Tensor
-
     def __init__(self, config: PropertyConfig, *, neighbors: float = 40.0) -> None:
-        super().__init__()
+        width = config.trunk.hidden
+        super().__init__(N_ELEMENTS + 1, width)
         self.config = config
         self.neighbors = neighbors
         self.trunk = Trunk(config.trunk, neighbors)
-        width = config.trunk.hidden
         self.norm = nn.LayerNorm(width)
         self.conditions, self.condition_norm = None, None
         if config.conditions:
             self.conditions = ConditionFusion(len(config.conditions), width, config.condition_terms)
             self.condition_norm = nn.LayerNorm(width)
-        self.register_buffer("counts", torch.zeros(len(self.trunk.quantum), dtype=torch.int64))
-        self.register_buffer("center", torch.zeros(width))
-        self.register_buffer("whitening", torch.zeros(width, width))
-        self.register_buffer("limit", torch.ones(()))
         self.heads = nn.ModuleDict(
-            {row.name: _head(row)(width, config.n_members) for row in config.properties}
+            {row.name: head_of(row)(width, config.n_members) for row in config.properties}
+        )
+        self.domains = nn.ModuleDict(
+            {name: HeadDomain(N_ELEMENTS + 1, width) for name in config.added}
         )
 
     def set_neighbors(self, neighbors: float) -> None:
@@ -139,6 +136,19 @@ class PropertyModel(nn.Module):
             (n_graphs, hidden), mean features of the atoms, whatever the conditions.
         """
         graph = batch_of(graph)
+        atoms, pool = self.features(graph, strength)
+        embedding = pool.mean(atoms)
+        if self.conditions is not None and self.condition_norm is not None:
+            fused = self.conditions(embedding, self.conditions_of(graph))
+            atoms = self.condition_norm(atoms + fused.index_select(0, graph.batch))
+        values = [head(atoms, pool) for head in self.heads.values()]
+        return {"values": torch.stack(values, dim=1), "embedding": embedding}
+
+    def features(self, graph: AtomGraph, strength: Tensor | None = None) -> tuple[Tensor, Pool]:
+        """Features of the atoms below heads and conditions, (n_atoms, hidden), and their pool.
+
+        Arguments as of :meth:`forward`.
+        """
         vector = graph.edge_vectors()
         edges = Edges(graph.edge_index, graph.numbers.shape[0])
         distance = vector.norm(dim=1, keepdim=True)
@@ -148,12 +158,11 @@ class PropertyModel(nn.Module):
             there = edges.gather(pool.weight)  # a neighbour that is there half of the time
             strength = there if strength is None else there * strength
         atoms = self.norm(self.trunk(graph.numbers, vector, distance, edges, strength, fractions))
-        embedding = pool.mean(atoms)
-        if self.conditions is not None and self.condition_norm is not None:
-            fused = self.conditions(embedding, self.conditions_of(graph))
-            atoms = self.condition_norm(atoms + fused.index_select(0, graph.batch))
-        values = [head(atoms, pool) for head in self.heads.values()]
-        return {"values": torch.stack(values, dim=1), "embedding": embedding}
+        return atoms, pool
+
+    def head_domains(self) -> dict[str, HeadDomain]:
+        """Domains of the heads that were added."""
+        return {k: row for k, row in self.domains.items() if isinstance(row, HeadDomain)}
 
     def conditions_of(self, graph: AtomGraph) -> Tensor:
         """(n_graphs, n_conditions), NaN where a condition is absent.
@@ -171,38 +180,9 @@ class PropertyModel(nn.Module):
             )
         return graph.conditions
 
-    def set_domain(self, embedding: Tensor, share: float = 0.99, shrinkage: float = 0.1) -> None:
-        """Take the domain from embeddings of structures like those of training.
 
-        With fewer than `MIN_DOMAIN` structures nothing is called far away.
-
-        Args:
-            embedding: (n_structures, hidden).
-            share: Part of them that is in the domain.
-            shrinkage: Of the covariance towards its mean diagonal.
-        """
-        if len(embedding) < MIN_DOMAIN:
-            self.limit.fill_(torch.inf)
-            return
-        self.center.copy_(embedding.mean(dim=0))
-        covariance = torch.cov(embedding.T.double())
-        width = covariance.diagonal().mean()
-        identity = torch.eye(len(covariance), dtype=covariance.dtype)
-        covariance = (1 - shrinkage) * covariance + shrinkage * width * identity
-        self.whitening.copy_(torch.linalg.cholesky(torch.linalg.inv(covariance)))
-        self.limit.copy_(self.domain_distance(embedding).quantile(share))
-
-    def domain_distance(self, embedding: Tensor) -> Tensor:
-        """Mahalanobis distance from the training data, (n_structures,)."""
-        distance: Tensor = ((embedding - self.center) @ self.whitening).norm(dim=1)
-        return distance
-
-    def in_domain(self, embedding: Tensor) -> Tensor:
-        """Whether structures are within the distance that nearly all of training are, bool."""
-        return self.domain_distance(embedding) <= self.limit
-
-
-def _head(row: Property) -> type[AtomMeanHead] | type[PooledHead]:
+def head_of(row: Property) -> type[AtomMeanHead] | type[PooledHead]:
+    """Kind of head that learns a property."""
     return AtomMeanHead if row.pooling == "atoms" else PooledHead
 
 

@@ -133,11 +133,16 @@ class PropertyTrainConfig(RunConfig):
     init: str | None = None
     """Potential whose trunk, of the same architecture or with fewer quantum descriptors, this one
     starts from; None starts from random weights."""
+    extend: str | None = None
+    """Property model that gains the targets as new heads on its frozen trunk; all that it predicts
+    already stays as it is. ``trunk`` and ``n_members`` must be its own."""
     condition_terms: tuple[Term, ...] = TERMS
     """How conditions are fused with the structure."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.init and self.extend:
+            raise ValueError(f"init and extend exclude each other, got {self.init}, {self.extend}")
         if not self.sources:
             raise ValueError("sources must name at least one labelled file, got none")
         if not 0 < self.bag <= 1:

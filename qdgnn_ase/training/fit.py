@@ -20,6 +20,7 @@ import numpy as np
 from qdgnn_ase.data.dataset import Sample, batch_indices, join
 from qdgnn_ase.training.checkpoint import write_atomic
 from qdgnn_ase.training.config import PropertyTrainConfig, RunConfig, TrainConfig, parse_config
+from qdgnn_ase.training.head_task import HeadTask
 from qdgnn_ase.training.history import History, write_history
 from qdgnn_ase.training.potential import PotentialTask
 from qdgnn_ase.training.property_task import PropertyTask
@@ -88,9 +89,9 @@ def fit(
 
 def _task(config: TrainConfig | PropertyTrainConfig) -> Any:
     """Its data, start, objective, validation and checkpoint."""
-    return (
-        PropertyTask(config) if isinstance(config, PropertyTrainConfig) else PotentialTask(config)
-    )
+    if isinstance(config, TrainConfig):
+        return PotentialTask(config)
+    return HeadTask(config) if config.extend else PropertyTask(config)
 
 
 def _batches(samples: Sequence[Sample], config: RunConfig, epoch: int) -> list[list[int]]:

@@ -11,7 +11,8 @@ Properties: every member m of the heads of target p learns the structures of its
 
 L = sum_p w_p mean |y_pm - y_p|  +  beta sum_p w_p mean max(0, y_p,min - y_pm)
 
-in scaled units; for a probability the first term is the cross entropy of its logit. The second
+in scaled units; for a probability the first term is the cross entropy of its logit, for a label
+that is an upper bound max(0, y_pm - y_p). The second
 term, for values below the bound, stands for properties that are learned as they are and of the
 whole structure (band gap): a logarithm and a mean over atoms less the composition's part have none.
 """
@@ -27,6 +28,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, relu
 
 from qdgnn_ase.graph import AtomGraph
+from qdgnn_ase.properties import Property
 from qdgnn_ase.training.scaler import Scaler
 
 
@@ -95,6 +97,7 @@ def property_loss(
     scaler: Scaler,
     weights: Mapping[str, float],
     beta: float = 0.1,
+    censored: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Total loss and its unweighted, detached parts, as `property_errors` gives them.
 
@@ -106,13 +109,14 @@ def property_loss(
         scaler: Widths and kinds of the targets.
         weights: Weight of each target's error in its unit.
         beta: Weight of the penalty for values below the bound of a property.
+        censored: (n_graphs, n_targets) bool, where the label is an upper bound.
     """
     total, parts = values.new_zeros(()), {}
     bag = (bag if bag.ndim == 3 else bag[:, None]).expand_as(values)
     for k, row in enumerate(scaler.properties):
         label, value = labels[:, k, None], values[:, k]
         weight = torch.isfinite(label).to(values.dtype) * bag[:, k]
-        error = _error(value, torch.nan_to_num(label), row.scale == "probability")
+        error = _error(value, torch.nan_to_num(label), row, _column(censored, k))
         loss = (error * weight).sum() / weight.sum().clamp(min=1e-6) * scaler.width[k]
         total = total + weights[row.name] * loss
         if row.scale == "linear" and row.lower > -torch.inf and row.pooling == "structure":
@@ -122,25 +126,33 @@ def property_loss(
     return total, parts
 
 
-def property_errors(values: Tensor, labels: Tensor, scaler: Scaler) -> dict[str, float]:
+def property_errors(
+    values: Tensor, labels: Tensor, scaler: Scaler, censored: Tensor | None = None
+) -> dict[str, float]:
     """Mean absolute error of the members' mean in the target's unit (log10 of it), or entropy.
 
     Args:
         values: (n_graphs, n_targets, n_members), scaled.
         labels: (n_graphs, n_targets), scaled; NaN = missing.
         scaler: Widths and kinds of the targets.
+        censored: (n_graphs, n_targets) bool, where the label is an upper bound.
     """
     errors = {}
     for k, row in enumerate(scaler.properties):
         present = torch.isfinite(labels[:, k])
-        value, label = values[present, k].mean(dim=1), labels[present, k]
-        error = _error(value, label, row.scale == "probability").mean() * scaler.width[k]
+        value, label = values[:, k].mean(dim=1, keepdim=True), labels[:, k, None]
+        error = _error(value, label, row, _column(censored, k))[present].mean() * scaler.width[k]
         errors[row.name] = float(error) if bool(present.any()) else 0.0
     return errors
 
 
-def _error(value: Tensor, label: Tensor, probability: bool) -> Tensor:
-    if probability:
+def _column(table: Tensor | None, k: int) -> Tensor | None:
+    return None if table is None else table[:, k, None]
+
+
+def _error(value: Tensor, label: Tensor, row: Property, censored: Tensor | None) -> Tensor:
+    if row.scale == "probability":
         expanded = label.expand_as(value)
         return binary_cross_entropy_with_logits(value, expanded, reduction="none")
-    return (value - label).abs()
+    error = value - label
+    return error.abs() if censored is None else torch.where(censored, relu(error), error.abs())

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from qdgnn_ase.data.dataset import Sample, batch_indices, join
+from qdgnn_ase.data.dataset import Sample, Targets, batch_indices, join
 from qdgnn_ase.data.splits import Fold, fold_of, reduced_formula
-from qdgnn_ase.data.targets import LabelledStructure, label_table, read_labelled
+from qdgnn_ase.data.targets import LabelledStructure, bound_table, label_table, read_labelled
 from qdgnn_ase.graph import AtomGraph, amounts, basis, site_graph
 from qdgnn_ase.nn.property_model import PropertyModel
 from qdgnn_ase.quantum.atomic import N_ELEMENTS
@@ -47,6 +47,8 @@ class PropertyTask:
         self.weights: dict[str, float] = {}
         self.partial = False
         """Whether there are disordered structures or compositions."""
+        self.bounded = False
+        """Whether there are labels that are upper bounds."""
 
     def load(self) -> tuple[dict[Fold, list[Sample]], Provenance]:
         """Samples of the folds, scaled by the training fold, and what they are made of.
@@ -65,6 +67,7 @@ class PropertyTask:
         self._fit_scaler(rows["train"])
         bases = Counter(basis(row.atoms) for row in rows["train"])
         self.partial = set(bases) != {"structure"}
+        self.bounded = any(row.censored for fold in ("train", "val") for row in rows[fold])
         folds: dict[Fold, list[Sample]] = {
             fold: self._samples(rows[fold], fold) for fold in ("train", "val")
         }
@@ -81,7 +84,7 @@ class PropertyTask:
     def _sort(self, source: Source, rows: dict[Fold, list[LabelledStructure]]) -> dict[str, Any]:
         counts: Counter[str] = Counter()
         found = read_labelled(
-            source.file, source.columns, partial=True, conditions=source.conditions
+            source.file, source.columns, partial=True, bounds=True, conditions=source.conditions
         )
         for row in found:
             if len(row.atoms) > self.config.max_atoms:
@@ -112,8 +115,9 @@ class PropertyTask:
     def _samples(self, rows: list[LabelledStructure], fold: str) -> list[Sample]:
         labels = torch.as_tensor(label_table(rows, self.config.targets), dtype=torch.float32)
         bags = _bags(len(rows), self.config) if fold == "train" else torch.ones(len(rows), 1)
+        bounds = torch.as_tensor(bound_table(rows, self.config.targets))
         samples = []
-        for row, label, bag in zip(rows, labels, bags, strict=True):
+        for row, label, bag, bound in zip(rows, labels, bags, bounds, strict=True):
             try:
                 graph = site_graph(row.atoms, self.config.trunk.cutoff)
             except ValueError as error:
@@ -122,7 +126,10 @@ class PropertyTask:
                 graph = graph.with_occupancies()
             graph = self._with_conditions(graph, row)
             scaled = self.scaler.scaled(label[None], graph)
-            samples.append(Sample(graph, {"labels": scaled, "bag": bag[None]}))
+            targets = {"labels": scaled, "bag": bag[None]}
+            if self.bounded:
+                targets["censored"] = bound[None]
+            samples.append(Sample(graph, targets))
         return samples
 
     def _with_conditions(self, graph: AtomGraph, row: LabelledStructure) -> AtomGraph:
@@ -136,8 +143,8 @@ class PropertyTask:
         ours = {name: getattr(self.config, name) for name in names}
         if (theirs := {name: potential.get(name, 0.0) for name in names}) != ours:
             log.warning(
-                "init was trained with the split %s, this run has %s: compositions of its "
-                "validation and test folds may be among those that init has seen",
+                "the model to start from was trained with the split %s, this run has %s: "
+                "compositions of its validation and test folds may be among those it has seen",
                 theirs,
                 ours,
             )
@@ -161,27 +168,47 @@ class PropertyTask:
 
     def objective(self, forward: Any, graph: Any, targets: Any) -> Any:
         """Weighted sum of the targets' losses."""
-        values = forward(graph)["values"]
-        return property_loss(values, targets["labels"], targets["bag"], self.scaler, self.weights)
+        values = self.outputs(forward, graph, targets)["values"]
+        return property_loss(
+            values,
+            targets["labels"],
+            targets["bag"],
+            self.scaler,
+            self.weights,
+            censored=targets.get("censored"),
+        )
 
-    def validate(self, model: PropertyModel, samples: Sequence[Sample]) -> dict[str, float]:
+    def outputs(self, forward: Any, graph: Any, targets: Targets) -> dict[str, Tensor]:
+        """Values and embedding of a batch."""
+        found: dict[str, Tensor] = forward(graph)
+        return found
+
+    def validate(self, model: nn.Module, samples: Sequence[Sample]) -> dict[str, float]:
         """Error of the members' mean per target, in its unit (log10 of it, nats for a logit)."""
-        values, labels, _ = self._predictions(model, samples)
-        return property_errors(values, labels, self.scaler)
+        output, targets = self.predictions(model, samples)
+        return property_errors(
+            output["values"], targets["labels"], self.scaler, targets.get("censored")
+        )
 
-    def _predictions(
-        self, model: PropertyModel, samples: Sequence[Sample]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Values, labels and embeddings."""
+    def predictions(
+        self, model: nn.Module, samples: Sequence[Sample]
+    ) -> tuple[dict[str, Tensor], Targets]:
+        """Outputs and targets of all samples."""
         sizes = [sample.graph.n_edges for sample in samples]
-        rows = []
+        outputs, targets = [], []
         with torch.no_grad():
             for indices in batch_indices(sizes, self.config.max_edges):
                 batch = join([samples[index] for index in indices])
-                output = model(batch.graph)
-                rows.append((output["values"], batch.targets["labels"], output["embedding"]))
-        values, labels, embeddings = (torch.cat(part) for part in zip(*rows, strict=True))
-        return values, labels, embeddings
+                outputs.append(self.outputs(model, batch.graph, batch.targets))
+                targets.append(batch.targets)
+        return _joined(outputs), _joined(targets)
+
+    def calibrate(self, output: dict[str, Tensor], targets: Targets) -> None:
+        """Calibrate the scaler; a label that is an upper bound tells no error."""
+        labels = targets["labels"]
+        if "censored" in targets:
+            labels = labels.masked_fill(targets["censored"], torch.nan)
+        self.scaler.calibrate(output["values"], labels)
 
     def save(
         self,
@@ -191,10 +218,14 @@ class PropertyTask:
         provenance: Provenance,
     ) -> None:
         """Write the model and its scaler; uncertainty and domain come from validation samples."""
-        values, labels, embeddings = self._predictions(model, samples)
-        self.scaler.calibrate(values, labels)
-        model.set_domain(embeddings)
+        output, targets = self.predictions(model, samples)
+        self.calibrate(output, targets)
+        model.set_domain(output["embedding"])
         save_property_model(path, model, self.scaler, provenance)
+
+
+def _joined(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
 def sites_of_elements(graph: AtomGraph) -> Tensor:
@@ -224,5 +255,6 @@ def _without_folders(config: PropertyTrainConfig) -> dict[str, Any]:
     values = config.to_dict()
     for source in values["sources"]:
         source["file"] = Path(source["file"]).name
-    values["init"] = Path(config.init).name if config.init else None
+    for name in ("init", "extend"):
+        values[name] = Path(values[name]).name if values[name] else None
     return values

@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.db import connect
 
-from qdgnn_ase.data.targets import label_table, read_columns, read_labelled
+from qdgnn_ase.data.targets import bound_table, label_table, read_columns, read_labelled
 
 
 def row(symbol: str, **columns: Any) -> str:
@@ -130,6 +130,20 @@ def test_value_that_is_no_number_names_its_row(lines: Path) -> None:
     lines.write_text(lines.read_text() + "\n" + row("Ag", gap="<1E-10"))
     with pytest.raises(ValueError, match=r"row 4: gap must be a number or empty, got '<1E-10'"):
         read_labelled(lines, {"band_gap": "gap"})
+
+
+def test_bounds_are_marked_and_tell_no_metal(lines: Path) -> None:
+    lines.write_text(lines.read_text() + "\n" + row("Ag", gap="<0", logk="< -2"))
+    columns = {"band_gap": "gap", "bulk_modulus": "log10:logk"}
+    *others, last = read_labelled(lines, columns, bounds=True)
+    assert not any(item.censored for item in others)
+    assert last.censored == set(columns)
+    assert last.labels["bulk_modulus"] == pytest.approx(0.01)
+    targets = ("band_gap", "metal_probability", "bulk_modulus")
+    assert bound_table([others[0], last], targets).tolist() == [[False] * 3, [True, False, True]]
+    assert np.isnan(label_table([last], targets)[0, 1])
+    with pytest.raises(ValueError, match="row 4: gap must be a number"):
+        read_labelled(lines, {"bulk_modulus": "log10:logk"}, bounds=True, conditions={"t": "gap"})
 
 
 def test_structures_are_not_shared(lines: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from ase.build import bulk
 from click.testing import CliRunner
+from pymatgen.core import Composition
 
-from qdgnn_ase import PropertyTrainConfig, fit
+from qdgnn_ase import PropertyTrainConfig, fit, fold_of
 from qdgnn_ase.nn.trunk import QDGNNConfig
 from qdgnn_ase.training.config import Source
 from qdgnn_bench.property_card import property_card
@@ -94,3 +95,53 @@ def test_readme_without_the_block(model: Path, data: Path, tmp_path: Path) -> No
     result = CliRunner().invoke(property_card, arguments)
     assert result.exit_code == 2
     assert "must hold the block" in result.output
+
+
+@pytest.mark.parametrize("n_bounds", [0, 2])
+def test_card_of_a_model_with_an_added_head(
+    model: Path, data: Path, tmp_path: Path, n_bounds: int
+) -> None:
+    """Its own file, fold and comparison, beside those of the model."""
+    rows = [
+        {"formula": f"Li{k % 5 + 2}{symbol}", "sigma": 10.0 ** -(k % 7)}
+        for k, symbol in enumerate(SYMBOLS.split()[1:])
+    ]
+    formulas = [Composition(str(row["formula"])).reduced_formula for row in rows]
+    folds = [fold_of(formula, val=0.2, test=0.3) for formula in formulas]
+    test = [row for row, fold in zip(rows, folds, strict=True) if fold == "test"]
+    for row in test[:n_bounds]:
+        row["sigma"] = "<1e5"  # no prediction is above
+    conductors = tmp_path / "conductors.jsonl"
+    conductors.write_text("\n".join(json.dumps(row) for row in rows))
+    config = PropertyTrainConfig(
+        sources=(Source(file=str(conductors), columns={"ionic_conductivity": "sigma"}),),
+        extend=str(model),
+        trunk=TINY,
+        epochs=1,
+        n_members=2,
+        val=0.2,
+        test=0.3,
+    )
+    best = fit(config, tmp_path / "run")
+    arguments = [str(data), str(conductors), "--model", str(best), "--note", "a note"]
+    result = CliRunner().invoke(property_card, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    document = json.loads(best.with_suffix(".json").read_text())
+    added = document["added"]["ionic_conductivity"]
+    assert added["upper_bounds"] == n_bounds
+    assert added["structures"] == len(test)
+    known = document["errors"][conductors.name]["ionic_conductivity"]
+    assert known["structures"] == len(test) - n_bounds
+    total = known["log10_mae"] * known["structures"]
+    assert added["errors"]["model"]["mae"] == pytest.approx(total / len(test)), (
+        "bounds cost nothing"
+    )
+    for name in ("training mean", "boosted trees"):
+        row = added["errors"][name]
+        gap = row["mae"] - added["errors"]["model"]["mae"]
+        assert row["difference"] == pytest.approx(gap)
+    text = best.with_suffix(".md").read_text()
+    assert "## Added heads against the composition alone" in text
+    assert f"| ionic_conductivity | {len(test)} ({n_bounds}) |" in text
+    assert "conductors.jsonl | ionic_conductivity = sigma |" in text
+    assert str(tmp_path) not in text

@@ -287,7 +287,7 @@ def test_init_gives_the_trunk_of_a_potential(
 
     save_model(path, potential, {"train_config": split | {"split_seed": 7}})
     task.load()
-    assert "may be among those that init has seen" in caplog.text
+    assert "may be among those it has seen" in caplog.text
 
     deeper = dataclasses.replace(config.trunk, n_layers=2)
     with pytest.raises(ValueError, match="architecture of init"):
