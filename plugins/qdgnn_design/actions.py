@@ -70,5 +70,5 @@ def site_label(sites: Sequence[int]) -> str:
     return (
         "site " + ",".join(str(site) for site in sites)
         if len(sites) < 7
-        else (f"sites {sites[0]}..{sites[-1]}")
+        else f"sites {sites[0]}..{sites[-1]}"
     )
