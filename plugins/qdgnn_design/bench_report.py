@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -77,22 +78,26 @@ def table(document: Row, task: str) -> dict[str, Row]:
 
 
 def plot(document: Row, path: Path) -> None:
-    """Share of hits against evaluations, one panel per task."""
+    """Share of hits against evaluations, one panel per task, one colour per method."""
     tasks = list(dict.fromkeys(row["task"] for row in document["runs"]))
-    figure = Figure(figsize=(6 * max(len(tasks), 1), 4.4), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, max(len(tasks), 1)))
+    names = sorted({row["method"] for row in document["runs"]})
+    figure = Figure(figsize=(6 * len(tasks), 4.4), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(tasks)))
     for axis, task in zip(axes, tasks, strict=True):
         runs = [row for row in document["runs"] if row["task"] == task]
-        cap = _budgets(document, task)[1]
-        for k, name in enumerate(dict.fromkeys(row["method"] for row in runs)):
+        grid = np.arange(1, _budgets(document, task)[1] + 1)
+        for name in dict.fromkeys(row["method"] for row in runs):
             calls = np.concatenate(list(_calls(runs, name).values()))
-            grid = np.arange(1, cap + 1)
-            share = [(calls <= n).mean() for n in grid]
-            style = "--" if name in _LEARNED else "-"
-            width = 2.5 if name == _DEFAULT else 1.2
-            axis.plot(grid, share, style, lw=width, label=name, color=f"C{k % 10}")
+            axis.plot(
+                grid,
+                [(calls <= n).mean() for n in grid],
+                "--" if name in _LEARNED else "-",
+                lw=2.5 if name == _DEFAULT else 1.2,
+                label=name,
+                color=colormaps["tab20"](names.index(name)),
+            )
         axis.set(xscale="log", xlabel="unique evaluations", ylabel="share of runs with a hit")
-        axis.set_title(f"{task} (dashed: after training)" if task else "")
+        axis.set_title(f"{task} (dashed: after training)")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.savefig(path, dpi=120)
