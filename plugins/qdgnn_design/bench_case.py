@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 from ase import Atoms
+from ase.formula import Formula
 from ase.spacegroup import crystal
 from rich.console import Console
 
@@ -102,15 +103,18 @@ def markdown(document: Row, targets: list[Target]) -> str:
     start = document["start_values"] or {}
     first = [f"{start[name]:.3g}" if name in start else "" for name in names]
     units = [f"{t.name.replace('_', ' ')} ({unit_of(t)})" for t in targets]
-    heads = ["", "formula", *units, "hit", "filter", "made by"]
+    heads = ["", "formula", *units, "all met", "filter", "actions"]
+    both = sum(row["hit"] and row["passed"] for row in document["candidates"])
     return "\n".join(
         [
             f"Made by `qdgnn bench-design-case` on {document['date']}, seed {document['seed']}: "
             f"`{'`, `'.join(document['targets'])}`; {summary['evaluations']} evaluations, "
-            f"{summary['hits']} hits, the first at evaluation {summary['first_hit']}, "
+            f"{summary['hits']} of them meet all targets, the first is number "
+            f"{summary['first_hit']}; "
             f"{100 * summary['valid_share']:.1f} % of {summary['proposed']} proposals valid, "
-            f"{summary['passed_filter']} of the {len(lines)} best pass the filter. Values at the "
-            "searched geometry → after relaxation by the default potential.",
+            f"{summary['passed_filter']} of the {len(lines)} best pass the filter, {both} of them "
+            "meet all targets. Values at the searched geometry → after relaxation by the default "
+            "potential; in brackets the filter's sum, which must be below 1.",
             "",
             *table_lines(heads, [["start", document["start"], *first, "", "", ""], *lines]),
             "",
@@ -126,5 +130,6 @@ def _row(names: list[str], row: Row) -> list[str]:
         for name in names
     ]
     reasons = "; ".join(row["reasons"]) or f"passes ({row['filter']:.2f})"
-    made = "; ".join(row["history"]) or "the start"
-    return [str(row["rank"]), row["formula"], *values, "yes" if row["hit"] else "", reasons, made]
+    formula = Formula(row["formula"]).format("metal")
+    met = "yes" if row["hit"] else ""
+    return [str(row["rank"]), formula, *values, met, reasons, str(len(row["history"]))]

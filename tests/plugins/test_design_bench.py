@@ -12,6 +12,7 @@ import pytest
 import spglib
 from ase import Atoms, units
 from ase.build import bulk
+from ase.formula import Formula
 from ase.neighborlist import neighbor_list
 from click.testing import CliRunner
 
@@ -234,6 +235,6 @@ def test_case_study_tells_start_candidates_and_reasons(tmp_path: Path) -> None:
     assert best["passed"] or best["reasons"]
     assert best["values_relaxed"] is not None
     table_text = (tmp_path / "case_study.md").read_text()
-    assert f"| 1 | {best['formula']} |" in table_text
+    assert f"| 1 | {Formula(best['formula']).format('metal')} |" in table_text
     assert f"{document['start_values']['band_gap']:.3g}" in table_text
     assert (tmp_path / "report.html").is_file()
