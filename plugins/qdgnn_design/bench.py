@@ -93,12 +93,17 @@ def _rows(name: str, predictor: Predictor, out: Path, options: Row) -> Iterator[
         options[key] or size for key, size in zip(("goals", "seeds"), _SIZES[name], strict=True)
     )
     methods = options["methods"].split(",") if options["methods"] else None
+    untrained = [each for each in METHODS if each != "goal"]
+    known = untrained if name in ("conflict", "gap") else [*METHODS, _WITH_POLICY]
+    if unknown := sorted(set(methods or ()) - set(known)):
+        raise click.UsageError(f"--methods of {name} must be of {known}, got {unknown}")
     if name == "conflict":
         return conflict_rows(emt_task(predictor), methods, seeds, out / "conflict.jsonl")
     if name == "gap":
         return gap_rows(emt_task(predictor), methods, goals, seeds, out / "gap.jsonl")
-    every = methods or [*METHODS, _WITH_POLICY]
-    return run_task(_MAKERS[name](predictor), every, goals, seeds, options["training_steps"], out)
+    return run_task(
+        _MAKERS[name](predictor), methods or known, goals, seeds, options["training_steps"], out
+    )
 
 
 def run_task(

@@ -96,6 +96,15 @@ def test_bench_report_says_who_wins() -> None:
     assert f"pays after {500 / (31 / 3 - 5):.0f} goals" in text
 
 
+def test_bench_names_the_methods_that_a_task_takes(tmp_path: Path) -> None:
+    for task, name in (("gap", "goal"), ("EMT-fcc8", "newton")):
+        arguments = ["-o", str(tmp_path), "--task", task, "--methods", f"random,{name}"]
+        done = CliRunner().invoke(bench, arguments)
+        assert done.exit_code == 2
+        assert f"--methods of {task} must be of" in done.output
+        assert f"got ['{name}']" in done.output
+
+
 def test_bench_reports_what_was_run(tmp_path: Path) -> None:
     arguments = ["-o", str(tmp_path), "--report-only"]
     assert "must hold runs" in CliRunner().invoke(bench, arguments).output
