@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,13 @@ def by_group(runs: list[Row], group: str, value: Callable[[Row], float]) -> dict
 
 
 def interval(groups: Mapping[int, Array], statistic: Callable[[Array], float]) -> list[float]:
-    """Mean over groups, and 95 % bounds when groups are drawn with replacement."""
+    """Mean over groups, and 95 % bounds when groups are drawn with replacement.
+
+    One group tells nothing of the spread: its bounds are NaN.
+    """
     values = np.array([statistic(v) for v in groups.values()])
+    if len(values) == 1:
+        return [float(values[0]), nan, nan]
     draws = np.random.default_rng(0).integers(len(values), size=(_DRAWS, len(values)))
     low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
     return [float(values.mean()), float(low), float(high)]
@@ -38,14 +44,18 @@ def difference(groups: Mapping[int, Array], base: Mapping[int, Array]) -> list[f
 
 
 def percent(values: list[float], sign: str = "") -> str:
-    """Share with its interval."""
-    share, low, high = (100 * value for value in values)
-    return f"{share:{sign}.0f} % ({low:{sign}.0f} to {high:{sign}.0f})"
+    """Share with its interval, if it has one."""
+    return _with_bounds([100 * value for value in values], sign, " %")
 
 
 def number(values: list[float], sign: str = "") -> str:
-    """Number with its interval."""
-    return f"{values[0]:{sign}.0f} ({values[1]:{sign}.0f} to {values[2]:{sign}.0f})"
+    """Number with its interval, if it has one."""
+    return _with_bounds(values, sign, "")
+
+
+def _with_bounds(values: list[float], sign: str, unit: str) -> str:
+    mean, low, high = (f"{value:{sign}.0f}" for value in values)
+    return f"{mean}{unit}" + ("" if isnan(values[1]) else f" ({low} to {high})")
 
 
 def table_lines(heads: list[str], rows: list[list[str]]) -> list[str]:

@@ -215,7 +215,7 @@ def test_tables_of_conflict_and_gap_say_what_was_measured() -> None:
     assert "| -50 % (-50 to -50) |" in text
     assert "Ahead of the default, `hybrid`: none." in text
     assert "| bayes | 3 x 1 | 50 | 100 % (100 to 100) | 40 % (40 to 40) | 60 % (60 to 60) |" in text
-    assert "hit in: `hybrid` 100 %" in text
+    assert "hit in: `hybrid` 100 % of the runs" in text, "one run has no interval"
     better = [replace_volume(row, 11.0) if row["method"] == "random" else row for row in conflict]
     assert "`hybrid`: random." in markdown(document | {"conflict": better, "gap": []})
 
