@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from qdgnn_design.problem import Outcome, Problem
 from qdgnn_design.search import HORIZON, neighbours
 from qdgnn_design.space import Candidate
 from qdgnn_design.targets import score, squash
+
+if TYPE_CHECKING:
+    from botorch.models import SingleTaskGP
 
 Array = NDArray[np.float64]
 Pool = Callable[[list[Outcome]], list[Candidate]]
@@ -138,15 +141,23 @@ def _components(features: Array) -> Array:
 
 
 def _samples(train: torch.Tensor, values: torch.Tensor, new: torch.Tensor) -> Array:
+    if float(values.std()) < 1e-12:
+        return np.full((_SAMPLES, len(new)), float(values[0]))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # scaling of the inputs
+        samples = fit_process(train, values).posterior(new).rsample(torch.Size([_SAMPLES]))
+    return np.asarray(samples[..., 0])
+
+
+def fit_process(train: torch.Tensor, values: torch.Tensor) -> SingleTaskGP:
+    """Gaussian process of values (n,) over inputs (n, n_components), float64."""
     from botorch.fit import fit_gpytorch_mll
     from botorch.models import SingleTaskGP
     from botorch.models.transforms import Standardize
     from gpytorch.kernels import MaternKernel, ScaleKernel
     from gpytorch.mlls import ExactMarginalLogLikelihood
 
-    if float(values.std()) < 1e-12:
-        return np.full((_SAMPLES, len(new)), float(values[0]))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")  # scaling of the inputs, retries of the fit
         # one length scale: 16 of them would be fitted to a dozen points, at ten times the cost
         kernel = ScaleKernel(MaternKernel(nu=2.5))
@@ -155,6 +166,4 @@ def _samples(train: torch.Tensor, values: torch.Tensor, new: torch.Tensor) -> Ar
         )
         likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
         fit_gpytorch_mll(likelihood, optimizer_kwargs={"options": {"maxiter": 20}})
-        with torch.no_grad():
-            samples = model.posterior(new).rsample(torch.Size([_SAMPLES]))
-    return np.asarray(samples[..., 0])
+    return model

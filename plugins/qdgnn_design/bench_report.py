@@ -1,4 +1,4 @@
-"""Tables and plot of the design benchmark. Intervals: goals are drawn with replacement."""
+"""Tables and plot of the design benchmark."""
 
 from __future__ import annotations
 
@@ -6,8 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from qdgnn_design.bench_sections import (
+    conflict_lines,
+    gap_lines,
+    speed_lines,
+    validity_lines,
+)
+from qdgnn_design.bench_statistics import (
+    by_group,
+    difference,
+    interval,
+    number,
+    percent,
+    table_lines,
+)
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
@@ -15,7 +31,6 @@ Row = dict[str, Any]
 _DEFAULT = "hybrid"
 _LEARNED = ("goal", "hybrid+policy")
 """Methods whose training calls come on top."""
-_DRAWS = 2000
 
 
 def markdown(document: Row) -> str:
@@ -24,58 +39,65 @@ def markdown(document: Row) -> str:
         f"Made by `qdgnn bench-design` on {document['date']} ({document['machine']}).",
         "",
         "Share of runs that have met all targets within a budget of unique evaluations, mean calls "
-        f"to the hit (a miss counts as {max(document['budgets'])}), and that mean minus the one "
-        f"of `{_DEFAULT}` on the same goals; 95 % intervals over goals. Equivalent structures "
-        "count once. Training calls of policies are not in these columns; see below the table.",
+        "to the hit (a miss counts as the largest budget), and that mean minus the one of "
+        f"`{_DEFAULT}` on the same goals; 95 % intervals over goals. Equivalent structures count "
+        "once. Annealing cools over the largest budget. Training calls of policies are not in "
+        "these columns; see below the table. Slow methods have fewer runs.",
     ]
     for task in dict.fromkeys(row["task"] for row in document["runs"]):
         lines += ["", f"## {task}", "", *_task(document, task)]
-    lines += ["", *_validity(document), *_speed(document)]
+    lines += ["", *conflict_lines(document["conflict"], _DEFAULT)]
+    lines += gap_lines(document["gap"], document["runs"])
+    lines += [*validity_lines(document), *speed_lines(document)]
     return "\n".join(lines) + "\n"
 
 
 def table(document: Row, task: str) -> dict[str, Row]:
     """Numbers of every method of a task that has runs."""
     runs = [row for row in document["runs"] if row["task"] == task]
-    cap = max(document["budgets"])
-    base = _calls([r for r in runs if r["method"] == _DEFAULT], cap)
+    budgets, cap = _budgets(document, task)
+    calls = {name: _calls(runs, name) for name in dict.fromkeys(row["method"] for row in runs)}
+    capped = {
+        name: {goal: np.minimum(v, cap) for goal, v in groups.items()}
+        for name, groups in calls.items()
+    }
     rows = {}
-    for name in dict.fromkeys(row["method"] for row in runs):
-        calls = _calls([r for r in runs if r["method"] == name], cap)
-        shares = {
-            str(budget): _interval(calls, lambda v, b=budget: float((v <= b).mean()))
-            for budget in document["budgets"]
-        }
+    for name, groups in calls.items():
         rows[name] = {
-            "goals": len(calls),
-            "runs": sum(len(v) for v in calls.values()),
-            "shares": shares,
-            "median": float(np.median(np.concatenate(list(calls.values())))),
-            "mean": _interval(calls, lambda v: float(np.minimum(v, cap).mean())),
-            "difference": _difference(calls, base, cap),
+            "goals": len(groups),
+            "runs": sum(len(v) for v in groups.values()),
+            "shares": {
+                str(n): interval(groups, lambda v, n=n: float((v <= n).mean()))  # type: ignore[misc]
+                for n in budgets
+            },
+            "median": float(np.median(np.concatenate(list(groups.values())))),
+            "mean": interval(capped[name], lambda v: float(v.mean())),
+            "difference": difference(capped[name], capped.get(_DEFAULT, {})),
         }
     return rows
 
 
 def plot(document: Row, path: Path) -> None:
-    """Share of hits against evaluations, one panel per task."""
+    """Share of hits against evaluations, one panel per task, one colour per method."""
     tasks = list(dict.fromkeys(row["task"] for row in document["runs"]))
-    figure = Figure(figsize=(6 * max(len(tasks), 1), 4.4), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, max(len(tasks), 1)))
-    cap = max(document["budgets"])
+    names = sorted({row["method"] for row in document["runs"]})
+    figure = Figure(figsize=(6 * len(tasks), 4.4), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(tasks)))
     for axis, task in zip(axes, tasks, strict=True):
         runs = [row for row in document["runs"] if row["task"] == task]
-        for k, name in enumerate(dict.fromkeys(row["method"] for row in runs)):
-            calls = np.concatenate(
-                list(_calls([r for r in runs if r["method"] == name], cap).values())
+        grid = np.arange(1, _budgets(document, task)[1] + 1)
+        for name in dict.fromkeys(row["method"] for row in runs):
+            calls = np.concatenate(list(_calls(runs, name).values()))
+            axis.plot(
+                grid,
+                [(calls <= n).mean() for n in grid],
+                "--" if name in _LEARNED else "-",
+                lw=2.5 if name == _DEFAULT else 1.2,
+                label=name,
+                color=colormaps["tab20"](names.index(name)),
             )
-            grid = np.arange(1, cap + 1)
-            share = [(calls <= n).mean() for n in grid]
-            style = "--" if name in _LEARNED else "-"
-            width = 2.5 if name == _DEFAULT else 1.2
-            axis.plot(grid, share, style, lw=width, label=name, color=f"C{k % 10}")
         axis.set(xscale="log", xlabel="unique evaluations", ylabel="share of runs with a hit")
-        axis.set_title(f"{task} (dashed: after training)" if task else "")
+        axis.set_title(f"{task} (dashed: after training)")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.savefig(path, dpi=120)
@@ -83,20 +105,19 @@ def plot(document: Row, path: Path) -> None:
 
 def _task(document: Row, task: str) -> list[str]:
     rows = table(document, task)
-    budgets = document["budgets"]
+    budgets, cap = _budgets(document, task)
     heads = ["method", "goals x runs", *(f"hit by {b}" for b in budgets), "median calls"]
     heads += ["mean calls", f"minus {_DEFAULT}"]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = []
     for name, row in sorted(rows.items(), key=lambda item: item[1]["mean"][0]):
-        median = f"{row['median']:.0f}" if np.isfinite(row["median"]) else f"> {max(budgets)}"
+        median = f"{row['median']:.0f}" if np.isfinite(row["median"]) else f"> {cap}"
+        own = name == _DEFAULT or row["difference"] is None
         cells = [name, f"{row['goals']} x {row['runs'] / row['goals']:.3g}"]
-        cells += [_percent(row["shares"][str(b)]) for b in budgets]
-        cells += [median, _number(row["mean"])]
-        cells.append(
-            "" if name == _DEFAULT or row["difference"] is None else _number(row["difference"], "+")
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", *_verdict(rows), *_break_even(document, task, rows)]
+        cells += [percent(row["shares"][str(b)]) for b in budgets]
+        cells += [median, number(row["mean"]), "" if own else number(row["difference"], "+")]
+        lines.append(cells)
+    closing = [*_verdict(rows), *_break_even(document, task, rows)]
+    return [*table_lines(heads, lines), "", *closing]
 
 
 def _verdict(rows: dict[str, Row]) -> list[str]:
@@ -135,74 +156,13 @@ def _break_even(document: Row, task: str, rows: dict[str, Row]) -> list[str]:
     return lines
 
 
-def _validity(document: Row) -> list[str]:
-    runs = document["runs"]
-    proposed, rejected = (sum(row[key] for row in runs) for key in ("proposed", "rejected"))
-    failed = sum(row["failed"] for row in runs)
-    lines = ["## Valid share of proposals", ""]
-    if proposed:
-        share = 1 - (rejected + failed) / proposed
-        lines.append(
-            f"In all runs above {100 * share:.2f} % of {proposed} proposals (neutral, distances "
-            "kept, finite evaluation)."
-        )
-    for row in document.get("valid", []):
-        lines.append(
-            f"Walks of six actions of all ionic families from the {row['start']} "
-            f"({row['proposed']} proposals): {100 * row['valid']:.1f} %; smact finds oxidation "
-            f"states for {100 * row['smact']:.1f} %."
-        )
-    return lines
+def _budgets(document: Row, task: str) -> tuple[list[int], int]:
+    """Budgets within the one that the task's runs had, and that one."""
+    cap = max(row["budget"] for row in document["runs"] if row["task"] == task)
+    return [budget for budget in document["budgets"] if budget <= cap], cap
 
 
-def _speed(document: Row) -> list[str]:
-    row = document.get("speed")
-    if row is None:
-        return []
-    return [
-        "",
-        "## Speed",
-        "",
-        f"Surrogate on {row['structures']} distinct cells of {row['atoms']} atoms in batches of "
-        f"128, graphs included: {row['per_cpu_minute']:,.0f} evaluations per CPU minute of one "
-        f"thread ({row['per_minute']:,.0f} per minute on the machine as busy as it was); peak "
-        f"memory grew by {row['peak_memory_growth_mb']:.0f} MB.",
-    ]
-
-
-def _calls(runs: list[Row], cap: int) -> dict[int, Array]:
-    """Calls to the hit by goal; infinite for a miss."""
-    goals = sorted({row["goal"] for row in runs})
-    return {
-        goal: np.array([row["calls"] or np.inf for row in runs if row["goal"] == goal], float)
-        for goal in goals
-    }
-
-
-def _interval(calls: dict[int, Array], statistic: Any) -> list[float]:
-    """Value and 95 % bounds when goals are drawn with replacement."""
-    values = np.array([statistic(v) for v in calls.values()])
-    draws = np.random.default_rng(0).integers(len(values), size=(_DRAWS, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return [float(values.mean()), float(low), float(high)]
-
-
-def _difference(calls: dict[int, Array], base: dict[int, Array], cap: int) -> list[float] | None:
-    """Mean calls of a method minus the default's on the goals that both have."""
-    shared = sorted(calls.keys() & base.keys())
-    if not shared:
-        return None
-    pairs = {
-        goal: np.array([np.minimum(calls[goal], cap).mean() - np.minimum(base[goal], cap).mean()])
-        for goal in shared
-    }
-    return _interval(pairs, lambda v: float(v[0]))
-
-
-def _percent(values: list[float]) -> str:
-    share, low, high = (100 * value for value in values)
-    return f"{share:.0f} % ({low:.0f}-{high:.0f})"
-
-
-def _number(values: list[float], sign: str = "") -> str:
-    return f"{values[0]:{sign}.0f} ({values[1]:{sign}.0f} to {values[2]:{sign}.0f})"
+def _calls(runs: list[Row], name: str) -> dict[int, Array]:
+    """A method's calls to the hit by goal; infinite for a miss."""
+    mine = [row for row in runs if row["method"] == name]
+    return by_group(mine, "goal", lambda row: row["calls"] or np.inf)

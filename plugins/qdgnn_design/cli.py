@@ -15,6 +15,7 @@ from qdgnn_ase import Predictor, QDGNNCalculator, read_structures
 from qdgnn_design.evaluate import RELAX_STEPS, surrogate
 from qdgnn_design.hull import energy_above_hull
 from qdgnn_design.methods import METHODS
+from qdgnn_design.options import target_option
 from qdgnn_design.output import candidate_rows, write_candidates
 from qdgnn_design.report import unit_of, write_report
 from qdgnn_design.run import DesignConfig, DesignResult, design
@@ -30,15 +31,7 @@ _COMMON = (
 
 @click.command("design")
 @click.argument("start", type=click.Path(exists=True, dir_okay=False))
-@click.option(
-    "--target",
-    "-t",
-    "targets",
-    multiple=True,
-    required=True,
-    metavar="NAME=WANTED",
-    help="VALUE, LOW:HIGH, max or min; ~TOLERANCE and *WEIGHT may follow.",
-)
+@target_option("VALUE, LOW:HIGH, max or min; ~TOLERANCE and *WEIGHT may follow.")
 @click.option(
     "--output",
     "-o",

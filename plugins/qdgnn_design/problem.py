@@ -116,7 +116,7 @@ class Problem:
         features: Structures -> (n, n_features), for methods that learn; the space's encoding if
             not given.
         log: Where evaluations are kept and found again.
-        stop_at_hit: End with the first candidate that meets all targets.
+        enough_hits: End with this many candidates that meet all targets; None: never.
         progress: Called after each new evaluation.
     """
 
@@ -129,7 +129,7 @@ class Problem:
         budget: int,
         features: Callable[[Sequence[Atoms]], Array] | None = None,
         log: EvaluationLog | None = None,
-        stop_at_hit: bool = False,
+        enough_hits: int | None = None,
         progress: Callable[[Problem], None] | None = None,
     ) -> None:
         if budget < 1 or not targets:
@@ -140,7 +140,8 @@ class Problem:
         self.space, self.targets, self.budget = space, tuple(targets), budget
         self.outcomes: list[Outcome] = []
         self.n_proposed = self.n_rejected = 0
-        self._evaluator, self._log, self._stop_at_hit = evaluator, log, stop_at_hit
+        self._evaluator, self._log, self._enough_hits = evaluator, log, enough_hits
+        self.n_hits = 0
         self._features, self._rows = features, dict[str, Array]()
         self._known: dict[str, Outcome] = {}
         self._progress = progress
@@ -224,7 +225,8 @@ class Problem:
         self.outcomes.append(outcome)
         if self._progress is not None:
             self._progress(self)
-        if outcome.hit and self._stop_at_hit:
+        self.n_hits += outcome.hit
+        if outcome.hit and self.n_hits == self._enough_hits:
             raise BudgetSpent
 
     def _is_stuck(self) -> bool:

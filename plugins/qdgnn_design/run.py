@@ -152,7 +152,7 @@ def design(
             budget=config.budget,
             features=features,
             log=log,
-            stop_at_hit=config.stop_at_hit,
+            enough_hits=1 if config.stop_at_hit else None,
             progress=lambda p: tell("searching", p.spent, config.budget, _note(p)),
         )
         optimise(problem, method(config.method, **options), np.random.default_rng(config.seed))

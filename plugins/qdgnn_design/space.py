@@ -12,26 +12,12 @@ from ase.data import atomic_numbers
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from qdgnn_design.actions import (
-    SITE,
-    Action,
-    aliovalent,
-    deform,
-    deformations,
-    exchange,
-    insert,
-    pair,
-    remove,
-    slot_pairs,
-    substitution,
-)
+from qdgnn_design.actions import SITE, Action
+from qdgnn_design.defect_actions import aliovalent, insert, remove
 from qdgnn_design.oxidation import charges_of, is_ionic, oxidation_states, with_oxidation
-from qdgnn_design.symmetry import (
-    equivalent_sites,
-    orbits,
-    permutations,
-    structure_key,
-)
+from qdgnn_design.species_actions import exchange, pair, slot_pairs, substitution
+from qdgnn_design.strain_actions import deform, deformations
+from qdgnn_design.symmetry import equivalent_sites, orbits, permutations, structure_key
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

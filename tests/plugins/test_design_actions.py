@@ -11,7 +11,7 @@ from ase.spacegroup import crystal
 
 pytest.importorskip("smact")
 
-from qdgnn_design.actions import insert, voids_for
+from qdgnn_design.defect_actions import insert, voids_for
 from qdgnn_design.filters import Verdict, geometry_residuals
 from qdgnn_design.oxidation import charges_of, is_ionic, smact_valid, with_oxidation
 from qdgnn_design.space import FAMILIES, Candidate, DesignSpace, SpaceConfig

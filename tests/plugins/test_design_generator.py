@@ -18,8 +18,10 @@ from click.testing import CliRunner
 pytest.importorskip("smact")
 
 from qdgnn_design.evaluate import Values
-from qdgnn_design.generate import Judge, fine_tune, generate_command, protocol, random_members
+from qdgnn_design.generate import generate_command
 from qdgnn_design.generator import GeneratorConfig, autoencoder_loss, sample, train_generator
+from qdgnn_design.judge import Judge, fine_tune
+from qdgnn_design.protocol import protocol, random_members
 from qdgnn_design.prototype import find_prototype
 from qdgnn_design.targets import Target
 

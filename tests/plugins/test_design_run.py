@@ -1,4 +1,4 @@
-"""A whole design run: files, resume after a kill, the command, the benchmark."""
+"""A whole design run: files, resume after a kill, the command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
-import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
@@ -24,15 +23,12 @@ from click.testing import CliRunner
 pytest.importorskip("sb3_contrib")
 pytest.importorskip("botorch")
 
-from qdgnn_design.bench import _cut_half_line, bench, run_one
-from qdgnn_design.bench_report import markdown, table
-from qdgnn_design.bench_tasks import Task, emt_values
 from qdgnn_design.cli import design_command
 from qdgnn_design.evaluate import Evaluator, Values, from_functions, surrogate
 from qdgnn_design.output import candidate_rows, write_candidates
 from qdgnn_design.report import write_report
 from qdgnn_design.run import DesignConfig, DesignResult, design
-from qdgnn_design.space import DesignSpace, SpaceConfig
+from qdgnn_design.space import SpaceConfig
 from qdgnn_design.targets import Target, parse_target
 
 
@@ -241,42 +237,6 @@ def test_command_filters(tmp_path: Path) -> None:
     assert row["values_relaxed"] is not None
 
 
-def tiny_task() -> Task:
-    start = bulk("Cu", a=3.9) * (2, 1, 1)
-    config = SpaceConfig(
-        elements=("Cu", "Ag", "Au"), families=("substitute",), slots="sites", rescale=False
-    )
-    space = DesignSpace(start, config)
-
-    def evaluator(structures: Sequence[Atoms]) -> list[Values | str]:
-        return [Values(emt_values(atoms)) for atoms in structures]
-
-    def goal(rng: np.random.Generator) -> tuple[Target, ...]:
-        wanted = emt_values(space.walk(rng, 3).atoms)["bulk_modulus"]
-        return (Target(name="bulk_modulus", low=wanted, high=wanted, tolerance=1e-6),)
-
-    def features(structures: Sequence[Atoms]) -> np.ndarray:
-        return np.array([space.encode(atoms) for atoms in structures])
-
-    return Task("tiny", space, evaluator, features, goal, horizon=3)
-
-
-def test_bench_counts_the_calls_to_the_hit() -> None:
-    task = tiny_task()
-    goal = task.draw_goal(np.random.default_rng(1))
-    row = run_one(task, goal, "random", 0, None)
-    assert 1 <= row["calls"] == row["evaluations"] <= 6  # six different decorations
-    assert row["failed"] == row["rejected"] == 0
-
-
-def test_half_a_line_does_not_spoil_the_next(tmp_path: Path) -> None:
-    path = tmp_path / "runs.jsonl"
-    path.write_text('{"a": 1}\n{"b": ')
-    _cut_half_line(path)
-    assert path.read_text() == '{"a": 1}\n'
-    _cut_half_line(tmp_path / "none.jsonl")
-
-
 def test_derived_value_that_an_element_lacks_is_a_failure() -> None:
     from qdgnn_ase import Predictor
 
@@ -284,42 +244,3 @@ def test_derived_value_that_an_element_lacks_is_a_failure() -> None:
     good, bad = evaluate([bulk("Cu"), bulk("Xe", "fcc", a=6.2)])
     assert not isinstance(good, str)
     assert bad == "no value: cohesive_energy"
-
-
-def test_bench_report_says_who_wins() -> None:
-    calls = {"hybrid": [10, 12, 9], "random": [60, None, 80], "goal": [5, 6, 4]}
-    runs = [
-        {"task": "t", "method": name, "goal": k, "seed": 0, "calls": n}
-        | {"evaluations": n or 200, "proposed": 200, "rejected": 1, "failed": 0}
-        for name, values in calls.items()
-        for k, n in enumerate(values)
-    ]
-    policy = {"task": "t", "steps": 100, "training_calls": 500, "cpu_seconds": 1}
-    document = {
-        "date": "2026-01-01",
-        "machine": "m",
-        "budgets": [50, 100, 200],
-        "policies": [policy],
-        "runs": runs,
-    }
-    rows = table(document, "t")
-    assert rows["random"]["shares"]["100"][0] == pytest.approx(2 / 3)
-    assert rows["random"]["mean"][0] == pytest.approx((60 + 200 + 80) / 3)
-    assert rows["random"]["difference"][1] > 0
-    text = markdown(document)
-    assert "`hybrid`, is ahead of random; behind goal" in text
-    assert "Training `goal` cost 500 unique evaluations" in text
-    assert f"pays after {500 / (31 / 3 - 5):.0f} goals" in text
-
-
-def test_bench_reports_what_was_run(tmp_path: Path) -> None:
-    arguments = ["-o", str(tmp_path), "--report-only"]
-    assert "must hold runs" in CliRunner().invoke(bench, arguments).output
-    head = {"task": "EMT-fcc8", "goal": 0, "seed": 0, "evaluations": 9, "proposed": 9}
-    rows = [head | {"method": m, "calls": 9, "rejected": 0, "failed": 0} for m in ("hybrid", "ppo")]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "runs.jsonl").write_text(text + '{"task": "half a li')
-    done = CliRunner().invoke(bench, arguments)
-    assert done.exit_code == 0, done.output
-    assert len(json.loads((tmp_path / "design.json").read_text())["runs"]) == 2
-    assert (tmp_path / "design.png").stat().st_size > 1000

@@ -21,7 +21,7 @@ pytest.importorskip("botorch")
 from gymnasium.utils.env_checker import check_env
 
 from qdgnn_design import METHODS, method, optimise
-from qdgnn_design.bench_tasks import FastEMT, emt_values
+from qdgnn_design.bench_oracle import FastEMT, emt_values
 from qdgnn_design.env import DesignEnv
 from qdgnn_design.evaluate import Evaluator, Values, from_functions
 from qdgnn_design.filters import (
@@ -181,7 +181,7 @@ def test_log_refuses_another_run_and_a_second_writer(tmp_path: Path) -> None:
 def test_stops_at_a_hit() -> None:
     target = [TARGETS[0]]
     task = optimise(
-        problem(500, target, stop_at_hit=True), method("hill-climb"), np.random.default_rng(0)
+        problem(500, target, enough_hits=1), method("hill-climb"), np.random.default_rng(0)
     )
     assert task.outcomes[-1].hit
     assert not any(outcome.hit for outcome in task.outcomes[:-1])
