@@ -26,7 +26,7 @@ from scipy.stats import spearmanr
 
 from qdgnn_ase import Explainer, Explanation, Predictor, read_structures
 from qdgnn_phonons.bench.arms import Study, md_file, run_folder
-from qdgnn_phonons.bench.arms_report import interval
+from qdgnn_phonons.bench.arms_report import LEAST_R2, interval
 
 Row = dict[str, Any]
 Array = NDArray[np.float64]
@@ -216,9 +216,13 @@ def _sentences(result: Row, first: str) -> str:
         for arm, row in ((better, mine["removed"]), (worse, theirs["removed"]))
     ]
     seeds, arms = (_change(result["agreement"][name]) for name in ("seeds", "arms"))
+    carried = _share(mine["kinds"][first]["variance"])
+    text = f"In the better model ({better}) {first} bonds carry {carried} of the differences "
+    text += "of the gap between frames"
+    if not result["r2"][better] >= LEAST_R2:
+        text += f"; its R2 is below {LEAST_R2}, so that nothing follows for the crystal"
     return (
-        f"In the better model ({better}) {first} bonds carry most of the differences between "
-        f"frames. Removing the tenth of the bonds with the largest scores changes the gap by "
+        f"{text}. Removing the tenth of the bonds with the largest scores changes the gap by "
         f"{'; '.join(removed)}. Rank correlation of bond scores: {seeds} between models of the "
         f"better arm that differ in the seed, {arms} between the arms. {result['frames']} frames."
     )

@@ -1,10 +1,9 @@
 """What is learned in the study of arms, by which model, and how it is scored.
 
 * calculator: energy, forces and stress of the calculator, by a potential.
-* tight_binding: these, and gap and band energy of full tight binding (tier T1) of each frame by a
-  property model that starts from the trunk of that potential: from so few frames of one crystal
-  gaps are hardly learned without. There are no quantum descriptors: T1 made the labels, so it is
-  no input.
+* tight_binding: these, and the gap of full tight binding (tier T1) of each frame by a property
+  model that starts from the trunk of that potential: from so few frames of one crystal gaps are
+  hardly learned without. There are no quantum descriptors: T1 made the labels, so it is no input.
 
 A frame of a supercell is a structure of its own; the gap is that of the supercell on the mesh that
 `qdgnn_ase.tight_binding` chooses.
@@ -45,14 +44,12 @@ Learn = Callable[[Path, dict[str, Path], Path, int, dict[str, Any]], Row]
 
 QUANTITIES = {
     "band_gap": "gap, meV",
-    "band_energy": "band energy, meV/atom",
     "forces": "forces, eV/Å",
     "energy": "energy, meV/atom",
     "stress": "hydrostatic stress, GPa",
 }
 """Name -> heading; the first one of a study decides which arm is better."""
-_COLUMNS = {"band_gap": "t1_gap", "formation_energy": "t1_energy"}
-"""The band energy against the free atoms is learned as what it resembles: per atom, extensive."""
+_GAP = "t1_gap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +63,8 @@ class Learner:
 
 
 def tight_binding_labels(atoms: Atoms, calculator: Calculator) -> dict[str, Any]:
-    """Gap in eV, and band energy against the free atoms in eV/atom, of a frame."""
-    found = tight_binding(atoms)
-    energy = float(found.band_energy_shift[0]) / len(atoms)
-    return {"t1_gap": float(found.band_gap[0]), "t1_energy": energy}
+    """Gap of a frame in eV."""
+    return {_GAP: float(tight_binding(atoms).band_gap[0])}
 
 
 def train_potential(
@@ -101,7 +96,7 @@ def train_properties(
     common = {name: value for name, value in settings.items() if name != "properties"}
     scores = train_potential(train, tests, folder / "potential", seed, common)["tests"]
     own = {
-        "sources": [{"file": str(train), "columns": _COLUMNS}],
+        "sources": [{"file": str(train), "columns": {"band_gap": _GAP}}],
         "trunk": common.pop("model"),
         "init": str(folder / "potential" / "best.safetensors"),
         "seed": seed,
@@ -109,7 +104,7 @@ def train_properties(
     config = PropertyTrainConfig.from_dict(common | settings["properties"] | own)
     predictor = Predictor(fit(config, folder / "gap"), device="cpu")
     for name, path in tests.items():
-        scores[name] = _property_score(predictor, path) | scores[name]
+        scores[name] = _gap_score(predictor, path) | scores[name]
     return {"tests": scores}
 
 
@@ -133,19 +128,12 @@ LEARNERS: dict[Labels, Learner] = {
 }
 
 
-def _property_score(predictor: Predictor, path: Path) -> Row:
+def _gap_score(predictor: Predictor, path: Path) -> Row:
     frames = read_structures(path)
     found = predictor(frames)
-    wanted = {name: _column(frames, column) for name, column in _COLUMNS.items()}
-    got = {name: np.array([row[name].value for row in found]) for name in _COLUMNS}
-    return {
-        "band_gap": errors(1e3 * got["band_gap"], 1e3 * wanted["band_gap"]),
-        "band_energy": errors(1e3 * got["formation_energy"], 1e3 * wanted["formation_energy"]),
-    }
-
-
-def _column(frames: Sequence[Atoms], name: str) -> Array:
-    return np.array([float(atoms.info[name]) for atoms in frames])
+    wanted = np.array([1e3 * float(atoms.info[_GAP]) for atoms in frames])
+    got = np.array([1e3 * row["band_gap"].value for row in found])
+    return {"band_gap": errors(got, wanted)}
 
 
 def score(calculator: Calculator, frames: Sequence[Atoms]) -> Row:

@@ -40,24 +40,22 @@ def document(name: str, folder: Path, study: Study, crystal: Atoms, rows: Sequen
     }
     if study.labels == "tight_binding" and len(good) == len(rows):
         arms = better_and_worse(summary)
-        result["explanations"] = compare_explanations(folder, study, crystal, arms)
+        found = compare_explanations(folder, study, crystal, arms)
+        result["explanations"] = found | {"r2": {arm: _mean(summary, arm, "r2") for arm in arms}}
     return result
 
 
 def better_and_worse(summary: Sequence[Row]) -> tuple[str, str]:
     """Arms with the smallest and the largest error at the largest size, mean over the tests."""
-    quantity, size = leading(summary), max(row["size"] for row in summary)
-    mean = {
-        arm: np.mean(
-            [
-                row["mae"][0]
-                for row in summary
-                if (row["size"], row["arm"], row["quantity"]) == (size, arm, quantity)
-            ]
-        )
-        for arm in ARMS
-    }
-    return min(ARMS, key=lambda arm: mean[arm]), max(ARMS, key=lambda arm: mean[arm])
+    order = sorted(ARMS, key=lambda arm: _mean(summary, arm, "mae"))
+    return order[0], order[-1]
+
+
+def _mean(summary: Sequence[Row], arm: str, score: str) -> float:
+    """Of a score of the leading quantity over the tests, at the largest size."""
+    place = (max(row["size"] for row in summary), arm, leading(summary))
+    rows = [row for row in summary if (row["size"], row["arm"], row["quantity"]) == place]
+    return float(np.mean([row[score][0] for row in rows]))
 
 
 def page(crystals: Sequence[Row]) -> str:
