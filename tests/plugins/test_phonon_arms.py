@@ -134,7 +134,7 @@ def test_study_goes_on_and_compares(tmp_path: Path) -> None:
     }
     assert forces["gaussian"]["ratio"] == pytest.approx([2.0] * 3)
     assert forces["uniform"]["mae"] == pytest.approx([4.2, 4.0, 4.4])
-    text = page([result])
+    text = page([result | {"calculator": "emt", "date": "today", "machine": "here"}])
     assert "| 4 | uniform | 400K | 4.2 (4 to 4.4) | 0.70 (0.70 to 0.70) |" in text
     assert "8 atoms, 2 seeds" in text
     assert "no restoring force" not in text

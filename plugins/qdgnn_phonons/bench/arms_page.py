@@ -12,6 +12,7 @@ from ase import Atoms
 
 from qdgnn_phonons.bench.arms import ARMS, Study
 from qdgnn_phonons.bench.arms_explain import compare_explanations, explanation_markdown
+from qdgnn_phonons.bench.arms_models import LEARNERS
 from qdgnn_phonons.bench.arms_report import leading, markdown, summarise, verdict
 
 Row = dict[str, Any]
@@ -31,7 +32,7 @@ def document(name: str, folder: Path, study: Study, crystal: Atoms, rows: Sequen
     summary = summarise(good)
     result = {
         "crystal": name,
-        "study": asdict(study),
+        "study": asdict(study) | {"train": LEARNERS[study.labels].train | study.train},
         "atoms": len(crystal) * int(np.prod(study.supercell or (1, 1, 1))),
         "failed": [row for row in rows if "failure" in row],
         "summary": summary,
@@ -81,7 +82,8 @@ def _conditions(part: Row) -> str:
     study, rows = part["study"], part["rows"]
     text = (
         f"{part['atoms']} atoms, {len(study['seeds'])} seeds, {study['n_test']} frames of "
-        "molecular dynamics per test."
+        f"molecular dynamics per test; calculator: {part['calculator']}; {part['date']}, "
+        f"{part['machine']}."
     )
     if rows and rows[0]["without_force"]:
         text += (

@@ -60,25 +60,25 @@ def phonon_arms(
 ) -> None:
     """Train on each arm of displacements of crystals, test on molecular dynamics.
 
-    Goes on where it was killed. Writes arms.json and arms.md into the folder.
+    Goes on where it was killed. Writes arms.json and arms.md into the folder, with the crystals of
+    earlier calls.
     """
     from qdgnn_phonons.bench.arms_page import page
 
     crystals = _crystals(structures, names, options)
     console = Console()
-    parts = []
-    for kind in kinds:
-        for name, family in crystals.items():
-            with console.status(name) as status:
-                folder = output / f"{name}_{kind}"
-                parts.append(_study(name, family, folder, kind, options, status.update))
-            console.print(page([parts[-1]]), markup=False, soft_wrap=True)
     head = {
         "date": date.today().isoformat(),
         "machine": platform.processor() or platform.machine(),
         "calculator": options["calculator"],
     }
-    _write(output, head | {"crystals": parts})
+    for kind in kinds:
+        for name, family in crystals.items():
+            with console.status(name) as status:
+                folder = output / f"{name}_{kind}"
+                part = head | _study(name, family, folder, kind, options, status.update)
+            console.print(page([part]), markup=False, soft_wrap=True)
+            _write(output, part)
 
 
 def _crystals(
@@ -128,13 +128,15 @@ def _study(
     return document(name, folder, study, family.atoms, rows)
 
 
-def _write(output: Path, result: dict[str, Any]) -> None:
+def _write(output: Path, part: dict[str, Any]) -> None:
+    """Add a crystal to the documents, or put it in the place of its earlier self."""
     from qdgnn_phonons.bench.arms_page import page
     from qdgnn_phonons.files import write_atomically
 
-    text = json.dumps(result, indent=1) + "\n"
-    head = f"{result['date']}, {result['machine']}, calculator: {result['calculator']}.\n\n"
-    write_atomically(output / "arms.json", lambda path: path.write_text(text))
-    write_atomically(
-        output / "arms.md", lambda path: path.write_text(head + page(result["crystals"]))
-    )
+    path = output / "arms.json"
+    earlier = json.loads(path.read_text())["crystals"] if path.is_file() else []
+    parts = {(row["crystal"], row["study"]["labels"]): row for row in [*earlier, part]}
+    crystals = list(parts.values())
+    text = json.dumps({"crystals": crystals}, indent=1) + "\n"
+    write_atomically(path, lambda target: target.write_text(text))
+    write_atomically(output / "arms.md", lambda target: target.write_text(page(crystals)))
