@@ -6,7 +6,7 @@ for all frames of a crystal. So with S_g the sum of the scores of a kind g of bo
     Var(f) = sum_g Cov(S_g, f)
 
 over frames, and Cov(S_g, f) / Var(f) is the share of the differences between frames that the model
-takes from these bonds. Kinds are pairs of elements at a distance of the undisplaced crystal.
+takes from these bonds. Kinds are pairs of elements at a distance of the crystal as it was given.
 
 Faithfulness: the change of the prediction when the tenth of the bonds with the largest scores is
 removed, against a random tenth and the tenth that the untrained model names.
@@ -210,11 +210,11 @@ _NONE = {"variance": [0.0] * 3, "scores": [0.0] * 3}
 
 def _sentences(result: Row, first: str) -> str:
     (better, mine), (worse, theirs) = result["arms"].items()
-    removed = [
-        f"{arm} {_change(row['model'])} eV (random {_change(row['random'])}, named by the "
-        f"untrained model {_change(row['untrained'])})"
+    removed = " and ".join(
+        f"of the {arm} model by {_change(row['model'])} eV (a random tenth: "
+        f"{_change(row['random'])}, one named by the untrained model: {_change(row['untrained'])})"
         for arm, row in ((better, mine["removed"]), (worse, theirs["removed"]))
-    ]
+    )
     seeds, arms = (_change(result["agreement"][name]) for name in ("seeds", "arms"))
     carried = _share(mine["kinds"][first]["variance"])
     text = f"In the better model ({better}) {first} bonds carry {carried} of the differences "
@@ -222,8 +222,8 @@ def _sentences(result: Row, first: str) -> str:
     if not result["r2"][better] >= LEAST_R2:
         text += f"; its R2 is below {LEAST_R2}, so that nothing follows for the crystal"
     return (
-        f"{text}. Removing the tenth of the bonds with the largest scores changes the gap by "
-        f"{'; '.join(removed)}. Rank correlation of bond scores: {seeds} between models of the "
+        f"{text}. Removing the tenth of the bonds with the largest scores changes the gap "
+        f"{removed}. Rank correlation of bond scores: {seeds} between models of the "
         f"better arm that differ in the seed, {arms} between the arms. {result['frames']} frames."
     )
 
