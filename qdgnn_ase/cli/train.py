@@ -113,8 +113,8 @@ def train(
 def cross_validate(config: PropertyTrainConfig, n: int, output: Path) -> None:
     """Train ``n`` runs in folders of ``output``, each tested on another n-th of the formulas."""
     reports = []
-    for k in range(n):
-        turned = replace(config, test=1 / n, split_turn=k / n)
+    turns = [replace(config, test=1 / n, split_turn=k / n) for k in range(n)]
+    for k, turned in enumerate(turns):
         best = fit_with_bar(turned, output / f"fold-{k}")
         reports.append(_test_errors(turned, best))
     summary = {name: _over_folds([r[name] for r in reports]) for name in config.targets}
@@ -189,7 +189,7 @@ def _extension(model: str) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
     run = document["training"].get("train_config", {})
-    split = ("val", "test", "split_seed", "split_turn")
+    split = ("val", "test", "split_seed", "split_turn", "split_by")
     return {
         "extend": model,
         "trunk": base.config.trunk.to_dict(),

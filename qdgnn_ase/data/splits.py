@@ -73,7 +73,13 @@ def fold_of(
 
 
 def folds_of(
-    formulas: Sequence[str], *, val: float, test: float, seed: int, by: SplitBy = "formula"
+    formulas: Sequence[str],
+    *,
+    val: float,
+    test: float,
+    seed: int,
+    by: SplitBy = "formula",
+    turn: float = 0.0,
 ) -> list[Fold]:
     """Fold of each frame of a file.
 
@@ -84,12 +90,14 @@ def folds_of(
         seed: Seed of the split by formula.
         by: "formula", or "frame" for blocks of the frames of each formula. A share above 0 is at
             least a frame; where that leaves none for training, all are for training.
+        turn: Of the split by formula, see `fold_of`.
 
     Raises:
         ValueError: If the shares are negative or leave nothing to train on.
     """
     if by == "formula":
-        known = {name: fold_of(name, val=val, test=test, seed=seed) for name in set(formulas)}
+        shares = {"val": val, "test": test, "turn": turn}
+        known = {name: fold_of(name, seed=seed, **shares) for name in set(formulas)}
         return [known[name] for name in formulas]
     _check_shares(val, test)
     places = defaultdict(list)

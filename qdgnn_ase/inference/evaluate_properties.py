@@ -53,11 +53,12 @@ def evaluate_properties(
         ValueError: If a property is not predicted, or no labelled structure is left.
     """
     targets = _targets(predictor, columns)
+    found = read_labelled(path, columns, partial=True, bounds=True, conditions=conditions)
+    held = split.select([reduced_formula(row.atoms) for row in found]) if split else None
     rows = [
         row
-        for row in read_labelled(path, columns, partial=True, bounds=True, conditions=conditions)
-        if (max_atoms is None or len(row.atoms) <= max_atoms)
-        and (split is None or split.holds(reduced_formula(row.atoms)))
+        for index, row in enumerate(found)
+        if (max_atoms is None or len(row.atoms) <= max_atoms) and (held is None or held[index])
     ]
     if not rows:
         raise ValueError(f"{path} must hold structures of the fold and size asked for, got none")

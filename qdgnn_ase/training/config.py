@@ -39,6 +39,9 @@ class RunConfig:
     """Share of the formulas (or frames) that no step of training sees."""
     split_seed: int = 0
     """Seed of the grouped split."""
+    split_by: SplitBy = "formula"
+    """Split by "formula", or by "frame" for files of one material: the shares are then blocks of
+    the frames of each formula in their order."""
     seed: int = 0
     """Seed of the weights and of the order of the data."""
     compiled: bool = False
@@ -53,6 +56,8 @@ class RunConfig:
         for name in ("ema", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if self.split_by not in ("formula", "frame"):
+            raise ValueError(f"split_by must be 'formula' or 'frame', got {self.split_by!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +75,6 @@ class TrainConfig(RunConfig):
     """Weights of energy, forces and stress."""
     max_force: float = 50.0
     """eV/Å. Frames with a larger force component are left out of training and validation."""
-    split_by: SplitBy = "formula"
-    """Split by "formula", or by "frame" for files of one material: the shares are then blocks of
-    the frames of each formula in their order."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,8 +82,6 @@ class TrainConfig(RunConfig):
             raise ValueError("files must name at least one file of labelled structures, got none")
         if not self.max_force > 0:
             raise ValueError(f"max_force must be larger than 0, got {self.max_force}")
-        if self.split_by not in ("formula", "frame"):
-            raise ValueError(f"split_by must be 'formula' or 'frame', got {self.split_by!r}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
@@ -149,6 +149,10 @@ class PropertyTrainConfig(RunConfig):
             raise ValueError(f"bag must lie in (0, 1], got {self.bag}")
         if not 0 <= self.split_turn < 1:
             raise ValueError(f"split_turn must lie in [0, 1), got {self.split_turn}")
+        if self.split_by == "frame" and self.split_turn:
+            raise ValueError(
+                f"split_turn must be 0 where split_by is 'frame', got {self.split_turn}"
+            )
         if unknown := sorted(set(self.weights) - set(self.targets)):
             raise ValueError(f"weights must be of targets {list(self.targets)}, got {unknown}")
 

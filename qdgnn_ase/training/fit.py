@@ -21,13 +21,16 @@ from qdgnn_ase.data.dataset import Sample, batch_indices, join
 from qdgnn_ase.training.checkpoint import write_atomic
 from qdgnn_ase.training.config import PropertyTrainConfig, RunConfig, TrainConfig, parse_config
 from qdgnn_ase.training.head_task import HeadTask
-from qdgnn_ase.training.history import History, write_history
+from qdgnn_ase.training.history import History, draw_history, write_history
 from qdgnn_ase.training.potential import PotentialTask
 from qdgnn_ase.training.property_task import PropertyTask
 from qdgnn_ase.training.state import TrainState
 from qdgnn_ase.training.step import make_step
 
 log = logging.getLogger(__name__)
+
+_REDRAW_SECONDS = 20.0
+"""Between drawings of the curve while a run goes on: short epochs take less time than a picture."""
 
 Parts = dict[str, float]
 Progress = Callable[[int, float, Parts], None]
@@ -58,6 +61,7 @@ def fit(
     history: History = state.restore(last, provenance["files"]) if last.is_file() else []
     if history:
         write_history(folder, history)  # the run may have died before it did
+    drawn = perf_counter()
     for epoch in range(len(history), config.epochs):
         if _is_stale(history, config.patience):
             log.info("no better validation loss in %d epochs: stopped", config.patience)
@@ -84,6 +88,10 @@ def fit(
             task.save(folder / "best.safetensors", best, val, provenance | history[-1])
         state.save(last, history, provenance["files"])
         write_history(folder, history)
+        if perf_counter() - drawn > _REDRAW_SECONDS:
+            draw_history(folder, history)
+            drawn = perf_counter()
+    draw_history(folder, history)
     return folder / "best.safetensors"
 
 

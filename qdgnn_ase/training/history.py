@@ -14,13 +14,17 @@ _LABELS = {"energy": "E MAE (eV/atom)", "forces": "F error, norm (eV/Å)", "stre
 
 
 def write_history(folder: Path, history: History) -> None:
-    """Write ``history.csv`` and ``history.png`` into ``folder``."""
+    """Write ``history.csv`` into ``folder``."""
     text = io.StringIO()
     names = sorted(history[-1], key=lambda name: (name != "epoch", name))  # also after a restart
     writer = csv.DictWriter(text, fieldnames=names)
     writer.writeheader()
     writer.writerows(history)
     write_atomic(folder / "history.csv", text.getvalue().encode())
+
+
+def draw_history(folder: Path, history: History) -> None:
+    """Draw ``history.png`` in ``folder``; takes half a second."""
     write_atomic(folder / "history.png", _plot(history))
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qdgnn_ase.data.dataset import Sample, Targets, batch_indices, join
-from qdgnn_ase.data.splits import Fold, fold_of, reduced_formula
+from qdgnn_ase.data.splits import Fold, folds_of, reduced_formula
 from qdgnn_ase.data.targets import LabelledStructure, bound_table, label_table, read_labelled
 from qdgnn_ase.graph import AtomGraph, amounts, basis, site_graph
 from qdgnn_ase.nn.property_model import PropertyModel
@@ -62,7 +62,7 @@ class PropertyTask:
             if not rows[fold]:
                 raise ValueError(
                     f"the {fold} fold must hold at least one labelled structure, got none of "
-                    f"{files}; give more formulas, or other shares val and test"
+                    f"{files}; give more formulas, split_by 'frame', or other shares val and test"
                 )
         self._fit_scaler(rows["train"])
         bases = Counter(basis(row.atoms) for row in rows["train"])
@@ -86,19 +86,20 @@ class PropertyTask:
         found = read_labelled(
             source.file, source.columns, partial=True, bounds=True, conditions=source.conditions
         )
-        for row in found:
+        folds = folds_of(
+            [reduced_formula(row.atoms) for row in found],
+            val=self.config.val,
+            test=self.config.test,
+            seed=self.config.split_seed,
+            by=self.config.split_by,
+            turn=self.config.split_turn,
+        )
+        for row, fold in zip(found, folds, strict=True):
             if len(row.atoms) > self.config.max_atoms:
                 counts["too_large"] += 1
             elif not any(np.isfinite(value) for value in row.labels.values()):
                 counts["unlabelled"] += 1
             else:
-                fold = fold_of(
-                    reduced_formula(row.atoms),
-                    val=self.config.val,
-                    test=self.config.test,
-                    seed=self.config.split_seed,
-                    turn=self.config.split_turn,
-                )
                 counts[fold] += 1
                 rows[fold].append(row)
         path = Path(source.file)

@@ -36,7 +36,7 @@ from qdgnn_ase.training.checkpoint import load_model, load_tensors
 from qdgnn_ase.training.config import TrainConfig
 from qdgnn_ase.training.fit import fit
 from qdgnn_ase.training.folds import load_folds
-from qdgnn_ase.training.history import write_history
+from qdgnn_ase.training.history import draw_history
 from qdgnn_ase.training.potential import PotentialTask
 from qdgnn_ase.training.start import new_model
 from qdgnn_ase.training.state import TrainState, _moving_average
@@ -174,7 +174,9 @@ def test_interrupted_run_goes_on(run: Path, tmp_path: Path, epoch: int) -> None:
     assert_same_run(tmp_path, run)
 
 
-@pytest.mark.parametrize("point", ["PotentialTask.save", "write_history", "TrainState.save"])
+@pytest.mark.parametrize(
+    "point", ["PotentialTask.save", "write_history", "draw_history", "TrainState.save"]
+)
 def test_run_that_dies_between_two_files_goes_on(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
@@ -421,7 +423,7 @@ def test_curve_of_a_label_that_is_missing_everywhere(
 ) -> None:
     monkeypatch.undo()  # draw
     row = rows(run)[0] | {"train_stress": 0.0, "val_stress": 0.0, "seconds": 1.0}
-    write_history(tmp_path, [row, row | {"epoch": 1}])
+    draw_history(tmp_path, [row, row | {"epoch": 1}])
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from ase.build import bulk
 from ase.data import covalent_radii
 from pymatgen.core import Structure
 
-from qdgnn_ase import predict
+from qdgnn_ase import Predictor, Split, evaluate_properties, predict
 from qdgnn_ase.data.dataset import join
 from qdgnn_ase.data.splits import fold_of, reduced_formula
 from qdgnn_ase.data.targets import read_labelled
@@ -367,3 +368,37 @@ def test_scaler_counts_by_occupancy(mixed: PropertyTrainConfig) -> None:
         values = torch.zeros(1, len(mixed.targets), 4)
         found = task.scaler.transformed_values(values, sample.graph)
         assert float(found[0, 0, 0]) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_frames_of_one_material_are_split_by_frame(tmp_path: Path) -> None:
+    """By formula one fold is empty; by frame neighbours in the file stay together."""
+    frames = [bulk("NaCl", "rocksalt", a=5.2 + 0.04 * k) for k in range(20)]
+    for k, atoms in enumerate(frames):
+        atoms.info["energy_label"] = 0.1 * k
+    file = tmp_path / "salt.extxyz"
+    ase.io.write(file, frames)
+    config = PropertyTrainConfig(
+        sources=(Source(file=str(file), columns={"formation_energy": "energy_label"}),),
+        trunk=QDGNNConfig(cutoff=3.0, hidden=8, n_layers=1, n_vectors=2, n_pair=4, n_heads=2),
+        n_members=2,
+        epochs=1,
+        val=0.2,
+        test=0.2,
+    )
+    with pytest.raises(ValueError, match="split_by 'frame'"):
+        PropertyTask(config).load()
+    config = dataclasses.replace(config, split_by="frame")
+    best = fit(config, tmp_path / "run")
+    (counts,) = load_property_model(best)[2]["training"]["files"]
+    assert (counts["train"], counts["val"], counts["test"]) == (12, 4, 4)
+    assert parse_config(config.to_dict()) == config
+    split = Split.of_training(config.to_dict(), "test")
+    columns = config.sources[0].columns
+    report = evaluate_properties(Predictor(best), file, columns, split=split)
+    assert report["formation_energy"]["structures"] == 4
+    whole = evaluate_properties(Predictor(best), file, columns)
+    assert whole["formation_energy"]["mae"] != report["formation_energy"]["mae"]
+    with pytest.raises(ValueError, match="split_turn must be 0"):
+        dataclasses.replace(config, split_turn=0.5)
+    with pytest.raises(ValueError, match="split_by must be"):
+        dataclasses.replace(config, split_by="atom")  # type: ignore[arg-type]
