@@ -28,11 +28,11 @@ results: .venv/dev
 	.venv/bin/qdgnn bench-solids --structures $(DATA)/mp36k/mp36k.jsonl.gz \
 	  --elastic $(DATA)/elastic_mp/elastic_mp.jsonl.gz --displacements $(DATA)/pes_phonopy \
 	  --m3gnet $(M3GNET) --json $(RESULTS)/solids.json --markdown $(RESULTS)/solids.md
-	.venv/bin/qdgnn bench-matcalc $(DATA)/elastic_mp/elastic_mp.jsonl.gz \
+	.venv/bin/qdgnn bench-matcalc $(DATA)/elastic_mp/elastic_mp.jsonl.gz --m3gnet $(M3GNET) \
 	  --json $(RESULTS)/matcalc.json --markdown $(RESULTS)/matcalc.md
-	.venv/bin/qdgnn bench-diffusion --json $(RESULTS)/diffusion.json \
+	.venv/bin/qdgnn bench-diffusion --fast --json $(RESULTS)/diffusion.json \
 	  --markdown $(RESULTS)/diffusion.md
-	.venv/bin/qdgnn bench-md --json $(RESULTS)/dynamics.json
+	.venv/bin/qdgnn bench-md --fast --hot-ps 4 --json $(RESULTS)/dynamics.json
 	.venv/bin/qdgnn bench-card $(DATA)/pes_mattersim_bench/*.xyz.gz --m3gnet $(M3GNET) --chgnet \
 	  --model qdgnn_ase/pretrained/default.safetensors --dynamics $(RESULTS)/dynamics.json \
 	  --tables $(RESULTS) --readme README.md

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import platform
 import warnings
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
+from ase import Atoms
+from ase.calculators.calculator import Calculator
 from rich.console import Console
 
 from qdgnn_ase import ExtrapolationWarning, QDGNNCalculator, reduced_formula
@@ -22,6 +26,7 @@ from qdgnn_bench.moduli import (
     read_labelled_solids,
     summarise,
 )
+from qdgnn_bench.peers import peers
 from qdgnn_bench.solids import fold_of_model
 
 _THERMAL = "MgO, rock salt"
@@ -30,35 +35,49 @@ _THERMAL = "MgO, rock salt"
 @click.command()
 @click.argument("elastic", type=click.Path(exists=True, dir_okay=False))
 @click.option("--model", default="default", show_default=True)
+@click.option(
+    "--m3gnet", type=click.Path(exists=True, file_okay=False), help="Model folder of the peer."
+)
 @click.option("--all", "every", is_flag=True, help="All 20 solids, not only the test fold.")
 @click.option("--json", "output", type=Path, help="Write every row to this file.")
 @click.option("--markdown", "table", type=Path, help="Write the table to this file.")
 def bench_matcalc(
-    elastic: str, model: str, every: bool, output: Path | None, table: Path | None
+    elastic: str,
+    model: str,
+    m3gnet: str | None,
+    every: bool,
+    output: Path | None,
+    table: Path | None,
 ) -> None:
     """Elastic moduli of the solids of bench-solids, against the DFT labels of ELASTIC.
 
     ELASTIC has lines of JSON with material_id, log10_K_VRH and log10_G_VRH beside the crystal.
     """
+    # matgl takes the backend of whoever imports it first, and matcalc imports it
+    others = {name: load() for name, load in peers(m3gnet, chgnet=False).items()}
     try:
         load_matcalc()
     except ImportError as error:
         raise click.UsageError(str(error)) from error
     fold = fold_of_model(model)
     crystals = read_labelled_solids(elastic)
+    tested = {
+        solid: found
+        for solid, found in crystals.items()
+        if every or fold.holds(reduced_formula(found[0]))
+    }
     calculator = QDGNNCalculator(model, dtype="float64")  # small differences
-    rows: list[Row] = []
+    theirs: dict[str, Any] = {}
     with Console().status("starting") as status, warnings.catch_warnings():
         warnings.simplefilter("ignore", ExtrapolationWarning)
         warnings.filterwarnings("ignore", "logm result may be inaccurate")  # ASE's cell filter
-        for solid, (atoms, wanted) in crystals.items():
-            if not (every or fold.holds(reduced_formula(atoms))):
-                continue
-            status.update(f"moduli: {solid}")
-            rows.append({"solid": solid} | moduli_errors(atoms, wanted, calculator))
+        rows = _moduli(tested, calculator, status.update)
+        for name, other in others.items():
+            theirs[name] = _moduli(tested, other, status.update)
         status.update(f"quasi-harmonic: {_THERMAL}")
         thermal = {"solid": _THERMAL} | quasi_harmonic(crystals[_THERMAL][0], calculator)
     summary = summarise(rows)
+    peer_summaries = {name: summarise(found) for name, found in theirs.items()}
     document = {
         "model": model,
         "date": date.today().isoformat(),
@@ -66,6 +85,7 @@ def bench_matcalc(
         "matcalc": version("matcalc"),
         "summary": summary,
         "rows": rows,
+        "peers": {name: {"summary": peer_summaries[name], "rows": theirs[name]} for name in theirs},
         "quasi_harmonic": thermal,
     }
     head = (
@@ -73,9 +93,22 @@ def bench_matcalc(
         f"{sum(row['seconds'] for row in (*rows, thermal)):.0f} CPU seconds; "
         f"{'all solids' if every else 'compositions of the test fold'}."
     )
-    text = f"{head}\n\n{markdown(rows, summary, thermal)}\n"
+    text = f"{head}\n\n{markdown(rows, summary, thermal, peer_summaries)}\n"
     click.echo(text)
     if output:
         output.write_text(json.dumps(document, indent=1) + "\n")
     if table:
         table.write_text(text)
+
+
+def _moduli(
+    solids: dict[str, tuple[Atoms, dict[str, float]]],
+    calculator: Calculator,
+    progress: Callable[[str], None],
+) -> list[Row]:
+    """A row for each solid: its crystal and its moduli of DFT are given."""
+    rows: list[Row] = []
+    for solid, (atoms, wanted) in solids.items():
+        progress(f"moduli: {solid}")
+        rows.append({"solid": solid} | moduli_errors(atoms, wanted, calculator))
+    return rows

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -154,8 +154,10 @@ def _routes(known: Sequence[Row]) -> float | None:
     return float(np.median(np.abs(ratios)))
 
 
-def markdown(rows: Sequence[Row], summary: Row, thermal: Row) -> str:
-    """Table of the solids, medians below, and a line of the quasi-harmonic solid."""
+def markdown(
+    rows: Sequence[Row], summary: Row, thermal: Row, peers: Mapping[str, Row] | None = None
+) -> str:
+    """Table of the solids, medians of all potentials below, a line of the quasi-harmonic solid."""
     lines = [
         "| solid | K of DFT, GPa | K of stresses | K of energies | G of DFT, GPa | G of stresses |",
         "|---|---|---|---|---|---|",
@@ -167,8 +169,10 @@ def markdown(rows: Sequence[Row], summary: Row, thermal: Row) -> str:
             f"| {row['solid']} | {dft['bulk_modulus']:.0f} | {got[0]} | {got[1]} | "
             f"{dft['shear_modulus']:.0f} | {got[2]} |"
         )
-    medians = [_percent(summary["median_error"][name]) for name in QUANTITIES]
-    lines.append(f"| **median error** | | {medians[0]} | {medians[1]} | | {medians[2]} |")
+    titles = {"median error": summary} | {f"{name}'s": row for name, row in (peers or {}).items()}
+    for title, row in titles.items():
+        medians = [_percent(row["median_error"][name]) for name in QUANTITIES]
+        lines.append(f"| **{title}** | | {medians[0]} | {medians[1]} | | {medians[2]} |")
     return "\n".join(
         [
             *lines,

@@ -102,6 +102,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moduli, "SOLIDS", {"mp-1": "Cu, fcc", "mp-2": "Ag, fcc"})
     monkeypatch.setattr(matcalc_command, "_THERMAL", "Cu, fcc")
     monkeypatch.setattr(matcalc_command, "QDGNNCalculator", lambda *_, **__: EMT())
+    monkeypatch.setattr(matcalc_command, "peers", lambda *_, **__: {"Peer": Softer})
     options = ["--all", "--json", str(tmp_path / "r.json"), "--markdown", str(tmp_path / "r.md")]
     result = CliRunner().invoke(
         matcalc_command.bench_matcalc, [str(path), *options], catch_exceptions=False
@@ -113,7 +114,10 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         error = row["bulk_modulus_elastic"] / 100.0 - 1
         assert row["errors"]["bulk_modulus_elastic"] == pytest.approx(error)
         assert row["wanted"]["shear_modulus"] == pytest.approx(10**1.5)
+    theirs = document["peers"]["Peer"]["summary"]["median_error"]
+    assert theirs["bulk_modulus_elastic"] > document["summary"]["median_error"]["bulk_modulus_eos"]
     table = (tmp_path / "r.md").read_text()
+    assert f"| **Peer's** | | {100 * theirs['bulk_modulus_elastic']:.0f} % |" in table
     assert table.count("| Cu, fcc | 100 |") == 1
     assert "Quasi-harmonic Cu, fcc at 300 K" in table
     assert table in result.output
