@@ -404,13 +404,13 @@ def test_train_on_labelled_data(
     assert config["trunk"] == load_model("default")[0].config.to_dict()
 
 
-@pytest.mark.parametrize("option", [("--init", "none"), ("--folds", "3")])
-def test_init_and_folds_are_for_labelled_data(
+@pytest.mark.parametrize("option", [("--init", "none"), ("--folds", "3"), ("--extend", "x")])
+def test_init_extend_and_folds_are_for_labelled_data(
     option: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     Path("c.json").write_text(json.dumps(TRAINING))
     line = bad_line(monkeypatch, capsys, "train", "c.json", "-o", "run", *option)
-    assert "--init and --folds need --target" in line
+    assert "--init, --extend and --folds need --target" in line
 
 
 def test_folds_test_every_structure_once(labelled: Path) -> None:

@@ -172,8 +172,8 @@ def test_surrogate_tells_what_it_cannot(tmp_path: Path) -> None:
     from qdgnn_ase import Predictor
 
     predictor = Predictor()
-    with pytest.raises(ValueError, match="ionic_conductivity"):
-        surrogate(predictor, [parse_target("ionic_conductivity=max")])
+    with pytest.raises(ValueError, match="thermal_stability"):
+        surrogate(predictor, [parse_target("thermal_stability=max")])
     good, bad = bulk("NaCl", "rocksalt", a=5.6), Atoms("Pu2", [[0, 0, 0], [0, 0, 0.01]])
     values = surrogate(predictor)([good, bad, good])
     assert isinstance(values[1], str)
