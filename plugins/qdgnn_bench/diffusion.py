@@ -38,6 +38,8 @@ WINDOW = (0.2, 0.8)
 """Lags of the straight line, in lengths of a block."""
 ROOM = 300.0
 """K; temperature of the extrapolated conductivity."""
+FRAMEWORK_MSD = 2.0
+"""Å^2; thermal vibrations stay well below."""
 _INTERVAL = 10
 _CM2_S = 1e-4
 """Å^2/ps in cm^2/s."""
@@ -204,7 +206,20 @@ def markdown(result: Row) -> str:
         value = f"{row['diffusivity']:.1e} +- {row['standard_error']:.1e}"
         head = f"| {row['temperature']:.0f} | {row['time_ps']:g} | {row['timestep_fs']:g} | {value}"
         lines.append(f"{head} | {row['framework_msd']:.1f} | {row['seconds']:.0f} |")
-    return "\n".join([*lines, "", _fit_text(result["arrhenius"]), "", LITERATURE])
+    texts = [_fit_text(result["arrhenius"]), *_moving_framework(result["rows"]), LITERATURE]
+    return "\n".join([*lines, *(line for text in texts for line in ("", text))])
+
+
+def _moving_framework(rows: Sequence[Row]) -> list[str]:
+    """A sentence where the other atoms have left their sites: that is no crystal."""
+    moved = [f"{row['temperature']:.0f} K" for row in rows if row["framework_msd"] > FRAMEWORK_MSD]
+    if not moved:
+        return []
+    return [
+        f"At {', '.join(moved)} the framework has left its sites (MSD above {FRAMEWORK_MSD:g} "
+        "Å^2): its groups turn, exchange places or melt. D and the fit are then not those of the "
+        "crystal that was measured."
+    ]
 
 
 def _fit_text(fit: Row) -> str:

@@ -196,3 +196,16 @@ def test_text_with_a_fit() -> None:
     assert "between lags of 1.3 and 5.2 ps" in text
     assert "6.0 mS/cm" in text
     assert "Haven ratio 1" in text
+    assert "framework has left" not in text
+
+
+def test_a_framework_that_moves_is_named() -> None:
+    rest = {"time_ps": 20, "timestep_fs": 2, "seconds": 1, "lag_ps": [0, 5.2]}
+    moved = {600: 0.4, 900: 5.0, 1200: 9.0}
+    rows = [
+        {"temperature": t, "diffusivity": 1e-5, "standard_error": 1e-6, "framework_msd": msd} | rest
+        for t, msd in moved.items()
+    ]
+    fit = {"activation_energy": None, "points": 0}
+    text = markdown({"system": "Li6PS5Cl", "rows": rows, "arrhenius": fit})
+    assert "At 900 K, 1200 K the framework has left its sites" in text
