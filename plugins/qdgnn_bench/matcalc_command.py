@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import click
 from ase import Atoms
@@ -67,14 +67,10 @@ def bench_matcalc(
         if every or fold.holds(reduced_formula(found[0]))
     }
     calculator = QDGNNCalculator(model, dtype="float64")  # small differences
-    theirs: dict[str, Any] = {}
-    with Console().status("starting") as status, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExtrapolationWarning)
-        warnings.filterwarnings("ignore", "logm result may be inaccurate")  # ASE's cell filter
-        rows = _moduli(tested, calculator, status.update)
-        for name, other in others.items():
-            theirs[name] = _moduli(tested, other, status.update)
-        status.update(f"quasi-harmonic: {_THERMAL}")
+    with _quiet_status() as progress:
+        rows = _moduli(tested, calculator, progress)
+        theirs = {name: _moduli(tested, other, progress) for name, other in others.items()}
+        progress(f"quasi-harmonic: {_THERMAL}")
         thermal = {"solid": _THERMAL} | quasi_harmonic(crystals[_THERMAL][0], calculator)
     summary = summarise(rows)
     peer_summaries = {name: summarise(found) for name, found in theirs.items()}
@@ -99,6 +95,14 @@ def bench_matcalc(
         output.write_text(json.dumps(document, indent=1) + "\n")
     if table:
         table.write_text(text)
+
+
+@contextmanager
+def _quiet_status() -> Iterator[Callable[[str], None]]:
+    with Console().status("starting") as status, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExtrapolationWarning)
+        warnings.filterwarnings("ignore", "logm result may be inaccurate")  # ASE's cell filter
+        yield status.update
 
 
 def _moduli(
