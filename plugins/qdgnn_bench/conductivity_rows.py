@@ -7,7 +7,6 @@ import gzip
 import json
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,8 +150,7 @@ def structure_features(
     features = np.hstack([formula, np.full((len(formula), 2), np.nan)])
     for row, structure in zip(features, structures, strict=True):
         if structure is not None:
-            with suppress(ValueError):  # most likely elements can be closer than any atoms
-                row[:-2] = predictor.embedding([convert(structure)])[0]
+            row[:-2] = predictor.embedding([convert(structure)])[0]
             row[-2] = structure.composition.num_atoms / structure.volume
             row[-1] = float(structure.is_ordered)
     return features

@@ -74,8 +74,7 @@ def uncertainty(
             f"{file} must hold at least {_LEAST} rows for validation and test, got {least}"
         )
     data = output / "rows.jsonl"
-    if not data.is_file():
-        write_rows(data, list(folds.values()), tuple(columns))
+    write_rows(data, list(folds.values()), tuple(columns))  # a run on others refuses to go on
     config = _config(data, tuple(columns), epochs=epochs, hidden=hidden)
     predictors = [
         Predictor(fit(replace(config, seed=seed), output / f"network-{seed}"))

@@ -96,6 +96,9 @@ def test_command(tmp_path: Path) -> None:
     assert row["ratio"] == pytest.approx(row["heads"]["spearman"] / row["networks"]["spearman"])
     assert f"{NAME}: ratio of the rank correlations" in report.with_suffix(".md").read_text()
     assert str(tmp_path) not in report.read_text()
+    other = [text if text != "200" else "100" for text in arguments]
+    with pytest.raises(ValueError, match="data files must be those"):
+        CliRunner().invoke(uncertainty, other, catch_exceptions=False)
     few = tmp_path / "few.jsonl"
     few.write_text("\n".join(data.read_text().splitlines()[::25]))
     refused = CliRunner().invoke(uncertainty, [str(few), *arguments[1:]])

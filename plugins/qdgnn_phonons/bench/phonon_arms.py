@@ -33,7 +33,7 @@ _LABELS = ("tight_binding", "calculator")
     type=click.Choice(_LABELS),
     default=_LABELS[:1],
     show_default=True,
-    help="Gap and band energy by tight binding; energy, forces, stress of the calculator.",
+    help="Energy, forces, stress of the calculator; with tight_binding its gap too.",
 )
 @click.option("--calculator", default="qdgnn", show_default=True, help="qdgnn or ASE's.")
 @click.option("--model", default="default", show_default=True)
