@@ -128,11 +128,14 @@ _MAKE: dict[str, Callable[[Atoms, Generator], Atoms]] = {
 }
 
 
-def generate(structures: Sequence[Atoms], n: int, seed: int = 0) -> Iterator[Atoms]:
-    """``n`` frames of all kinds in random order, each with ``info["key"]`` and ``info["kind"]``.
+def generate(
+    structures: Sequence[Atoms], n: int, seed: int = 0, kinds: Sequence[str] = tuple(SHARES)
+) -> Iterator[Atoms]:
+    """``n`` frames of the kinds in random order, each with ``info["key"]`` and ``info["kind"]``.
 
     Every structure is used once before one is used again. No frame has a reduced formula of the
-    test fold of `qdgnn_ase.fold_of`. Frame i depends on the structures, the seed and i alone.
+    test fold of `qdgnn_ase.fold_of`. Frame i depends on the structures, the seed, the kinds and i
+    alone; the kinds keep the proportions of `SHARES`.
 
     Raises:
         ValueError: If no structure is outside the test fold.
@@ -141,10 +144,10 @@ def generate(structures: Sequence[Atoms], n: int, seed: int = 0) -> Iterator[Ato
     if not sources:
         raise ValueError(f"one structure must be outside the test fold, got {len(structures)}")
     order = np.random.default_rng(seed).permutation(len(sources))
-    kinds = list(SHARES)
+    shares = np.array([SHARES[kind] for kind in kinds])
     for index in range(n):
         rng = np.random.default_rng([seed, index])
-        kind = str(rng.choice(kinds, p=list(SHARES.values())))
+        kind = str(rng.choice(kinds, p=shares / shares.sum()))
         frame = _plausible(sources[order[index % len(order)]], kind, rng)
         if frame is not None:
             frame.info = {"key": f"{kind}-{seed}-{index:06d}", "kind": kind}
@@ -207,10 +210,10 @@ def make_relaxed_teacher(m3gnet: str) -> RelaxedTeacher:
     return RelaxedTeacher(load_m3gnet(m3gnet))
 
 
-def make_teacher(m3gnet: str) -> Teacher:
-    """M3GNet and CHGNet on one thread."""
+def make_teacher(m3gnet: str, chgnet: bool = True) -> Teacher:
+    """M3GNet, and CHGNet beside it, on one thread."""
     torch.set_num_threads(1)
-    return Teacher(load_m3gnet(m3gnet), [load_chgnet()])
+    return Teacher(load_m3gnet(m3gnet), [load_chgnet()] if chgnet else [])
 
 
 @click.command()
@@ -220,6 +223,20 @@ def make_teacher(m3gnet: str) -> Teacher:
 @click.option("-n", "n", default=30_000, show_default=True, help="Frames to label.")
 @click.option("--max-atoms", default=24, show_default=True, help="Largest structure taken.")
 @click.option("--keep", default=0.7, show_default=True, help="Share of each kind to keep.")
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice(list(SHARES)),
+    multiple=True,
+    default=tuple(SHARES),
+    help="Kinds of frames; all without it.",
+)
+@click.option(
+    "--chgnet/--no-chgnet",
+    default=True,
+    show_default=True,
+    help="Mean forces and stress of M3GNet and CHGNet, or M3GNet's alone in a fifth of the time.",
+)
 @click.option("--relaxed", is_flag=True, help="The crystals as given: DFT has relaxed them.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
@@ -231,6 +248,8 @@ def main(
     n: int,
     max_atoms: int,
     keep: float,
+    kinds: tuple[str, ...],
+    chgnet: bool,
     relaxed: bool,
     seed: int,
     jobs: int,
@@ -246,8 +265,9 @@ def main(
             click.echo(run(as_given(rows, n, seed), partial(make_relaxed_teacher, m3gnet), output))
             return
         everything = f"{output}.all.extxyz"
-        teacher = partial(make_teacher, m3gnet)
-        counts = run(generate(rows, n, seed), teacher, everything, annotate=disagreement)
+        teacher = partial(make_teacher, m3gnet, chgnet)
+        frames = generate(rows, n, seed, kinds)
+        counts = run(frames, teacher, everything, annotate=disagreement)
     kept = select(read_structures(everything), keep)
     ase.io.write(output, kept, format="extxyz")
     click.echo(f"{counts}; {len(kept)} frames kept in {output}")

@@ -29,7 +29,7 @@ from qdgnn_ase.inference.domain import Domain
 from qdgnn_ase.nn.compile import CompiledPotential
 from qdgnn_ase.nn.derivatives import energy_forces_stress, hessian
 from qdgnn_ase.nn.model import QDGNN
-from qdgnn_ase.nn.speed import warm_allocator
+from qdgnn_ase.nn.speed import keep_freed_memory
 from qdgnn_ase.training.checkpoint import load_model
 
 Array = NDArray[np.float64]
@@ -88,7 +88,7 @@ class QDGNNCalculator(Calculator):  # type: ignore[misc]  # ASE is untyped
         self.model = network.to(self.device, self.dtype).eval().requires_grad_(False)
         self.domain = Domain(self.model)
         self.compiled = CompiledPotential(self.model) if fast else None
-        warm_allocator()
+        keep_freed_memory()
         label = "QDGNN instance" if isinstance(model, QDGNN) else str(model)
         self.parameters.update(model=label, device=str(self.device), dtype=dtype)
 

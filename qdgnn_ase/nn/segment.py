@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import os
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class Edges:
         self.dgl = _dgl_graph(edge_index, n_atoms) if use_dgl else None
         self._dgl_back = _dgl_graph(edge_index.flip(0), n_atoms) if use_dgl else None
 
-    @property
+    @cached_property
     def reversed(self) -> Edges:
         """The same edges, source and destination swapped."""
         other = copy.copy(self)
@@ -48,11 +49,16 @@ class Edges:
 
     def gather(self, values: Tensor) -> Tensor:
         """x_j of the source of each edge; (n_atoms, width) -> (n_edges, width)."""
+        values = values.contiguous()  # 6 times as fast as from a view
+        if self.dgl is None:
+            return values.index_select(0, self.source)
         gathered: Tensor = _Gather.apply(values, self)
         return gathered
 
     def sum(self, values: Tensor) -> Tensor:
         """sum_j y_ij over the edges into each atom i; (n_edges, width) -> (n_atoms, width)."""
+        if self.dgl is None:
+            return segment_sum(values, self.destination, self.n_atoms)
         total: Tensor = _Sum.apply(values, self)
         return total
 
@@ -70,10 +76,12 @@ class Edges:
 
 
 class _Gather(torch.autograd.Function):
+    """Rows of the sources; its derivative is DGL's sum."""
+
     @staticmethod
     def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
         ctx.edges = edges
-        return values.contiguous().index_select(0, edges.source)  # 6 times as fast as from a view
+        return values.index_select(0, edges.source)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -81,13 +89,13 @@ class _Gather(torch.autograd.Function):
 
 
 class _Sum(torch.autograd.Function):
+    """DGL's sum over the edges into an atom."""
+
     @staticmethod
     def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
-        ctx.edges = edges
-        if edges.dgl is None:
-            return segment_sum(values, edges.destination, edges.n_atoms)
         from dgl import ops
 
+        ctx.edges = edges
         total: Tensor = ops.copy_e_sum(edges.dgl, values)
         return total
 

@@ -1,34 +1,34 @@
-"""Memory of the process: what glibc keeps, and opt-in switches for programs that own it."""
+"""Process-wide switches that make calls faster: what glibc keeps, how GEMMs multiply."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 import torch
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_NEVER = -1
 
 
 def tune_process() -> None:
-    """Keep freed memory in the process (glibc) and let float32 GEMMs use oneDNN's fast path.
-
-    Without it glibc returns every tensor above 32 MiB to the system and faults its pages again.
-    Memory use grows by a third to a half. Changes settings of the whole process.
-    """
+    """`keep_freed_memory`, and let float32 GEMMs use oneDNN's fast path; for the whole process."""
     torch.set_float32_matmul_precision("medium")
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(_M_MMAP_MAX, 0)
-            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-            libc.mallopt(_M_TOP_PAD, 64 << 20)
+    keep_freed_memory()
 
 
-def warm_allocator() -> None:
-    """Free one block of nearly 32 MiB, after which glibc keeps up to 64 MiB that are freed.
+def keep_freed_memory() -> None:
+    """Tell glibc to keep the memory that a calculation frees for the next one.
 
-    glibc returns freed memory above a threshold to the system and faults its pages in again at the
-    next call. The threshold follows the largest block freed so far; this one is never touched.
+    Without it glibc returns to the system what is free above a threshold, and every large tensor,
+    and faults the pages in again at each call: a fifth of the time at 512 atoms, two thirds at
+    30,000. The peak of the process stays, with large cells that of fragmented memory, a half more.
+    Nothing is changed where a variable MALLOC_* of the environment sets glibc, or without glibc.
     """
-    torch.empty(2**25 - 2**16, dtype=torch.uint8)
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
