@@ -47,6 +47,14 @@ _NEIGHBORS = 60
     help="SOURCE is labelled data; learn this property from this column.",
 )
 @condition_columns_option
+@click.option(
+    "--level",
+    "levels",
+    multiple=True,
+    metavar="COLUMN=CODE/FUNCTIONAL",
+    help="With --target: how a column was computed, such as gap=vasp/GLLB-SC. A condition that is "
+    "the target from another functional is allowed where both levels are told.",
+)
 @click.option("--epochs", type=int, help="Passes over the data; the config's if not given.")
 @click.option(
     "--init",
@@ -70,6 +78,7 @@ def train(
     *,
     targets: tuple[str, ...],
     conditions: tuple[str, ...],
+    levels: tuple[str, ...],
     epochs: int | None,
     init: str | None,
     extend: str | None,
@@ -89,11 +98,11 @@ def train(
         )
     if init and extend:
         raise click.UsageError("--init and --extend exclude each other")
-    if conditions and not targets:
-        raise click.UsageError("--condition needs --target; a config names its conditions itself")
+    if (conditions or levels) and not targets:
+        raise click.UsageError("--condition and --level need --target; a config has keys for them")
     values: dict[str, Any]
     start = init or ("none" if folds or extend else "default")
-    values = data_config(source, targets, start, conditions) if targets else _read(source)
+    values = data_config(source, targets, start, conditions, levels) if targets else _read(source)
     if extend:
         values |= _extension(extend)
     if epochs is not None:
@@ -155,7 +164,11 @@ def _over_folds(reports: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def data_config(
-    file: str, targets: tuple[str, ...], init: str, conditions: tuple[str, ...] = ()
+    file: str,
+    targets: tuple[str, ...],
+    init: str,
+    conditions: tuple[str, ...] = (),
+    levels: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Config of a property model for labelled data.
 
@@ -173,7 +186,7 @@ def data_config(
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
     return {
-        "sources": [{"file": file, **source}],
+        "sources": [{"file": file, **source, "levels": parse_targets(levels, "--level")}],
         "trunk": trunk,
         "init": None if init == "none" else init,
         "epochs": int(np.clip(_ATOMS_SEEN / n_atoms, 15, 200)),

@@ -41,6 +41,18 @@ class Level:
     functional: str
     """"PBE", "GLLB-SC", "GFN1-xTB" ..."""
 
+    @classmethod
+    def parse(cls, text: str) -> Level:
+        """Level of "gpaw/PBE".
+
+        Raises:
+            ValueError: If the text is not CODE/FUNCTIONAL.
+        """
+        backend, _, functional = text.partition("/")
+        if not backend or not functional:
+            raise ValueError(f"level must be CODE/FUNCTIONAL, such as vasp/PBE, got {text!r}")
+        return cls(backend, functional)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
@@ -81,6 +93,29 @@ def descriptor_provider(name: str, **options: Any) -> DescriptorProvider:
         raise ValueError(f"descriptor provider must be one of {sorted(points)}, got {name!r}")
     provider: DescriptorProvider = points[name].load()(**options)
     return provider
+
+
+def check_condition(target: str, label: Level | None, name: str, level: Level | None) -> None:
+    """Refuse a condition that gives the label away; levels that are known are the permission.
+
+    Args:
+        target: Name of the property.
+        label: How its labels were computed, None if not told.
+        name: Name of the condition.
+        level: How it was computed, None if not told.
+
+    Raises:
+        LeakageError: As `check_leakage`, and where the condition is the target, or fixes it, and
+            it is not told how both were computed.
+    """
+    if label is not None and level is not None:
+        check_leakage(target, label, {name: level}, multi_fidelity=True)
+    elif name in BANNED.get(target, frozenset()) or name == target:
+        raise LeakageError(
+            f"condition {name} of target {target} must come from another functional than the "
+            "labels, got no level of one or both; tell both, such as --level "
+            "COLUMN=vasp/GLLB-SC --level OTHER=gpaw/PBE"
+        )
 
 
 def check_leakage(

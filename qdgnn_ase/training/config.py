@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from typing import Any
 
 from qdgnn_ase.data.splits import SplitBy
@@ -10,6 +11,7 @@ from qdgnn_ase.nn.fusion import TERMS, Term
 from qdgnn_ase.nn.property_model import PropertyConfig
 from qdgnn_ase.nn.trunk import QDGNNConfig
 from qdgnn_ase.properties import LEARNED, learned_property
+from qdgnn_ase.quantum.protocol import LeakageError, Level, check_condition
 from qdgnn_ase.training.losses import LossWeights
 
 
@@ -108,10 +110,20 @@ class Source:
     """Property -> column, "log10:COLUMN" where the column is a logarithm."""
     conditions: dict[str, str] = field(default_factory=dict)
     """Condition (a name of your own, such as temperature) -> column."""
+    levels: dict[str, str] = field(default_factory=dict)
+    """Column -> how it was computed, "CODE/FUNCTIONAL": permits a condition that is the target at
+    another level (multi-fidelity), see `qdgnn_ase.check_leakage`."""
 
     def __post_init__(self) -> None:
         for name in self.columns:
             learned_property(name)
+        columns = {*self.columns.values(), *self.conditions.values()}
+        if unknown := sorted(set(self.levels) - columns):
+            raise ValueError(f"levels must be of columns {sorted(columns)}, got {unknown}")
+
+    def level(self, column: str) -> Level | None:
+        """How a column was computed, where it is told."""
+        return Level.parse(self.levels[column]) if column in self.levels else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +165,8 @@ class PropertyTrainConfig(RunConfig):
             raise ValueError(
                 f"split_turn must be 0 where split_by is 'frame', got {self.split_turn}"
             )
+        for labels, inputs in product(self.sources, repeat=2):
+            _check_leakage(labels, inputs)
         if unknown := sorted(set(self.weights) - set(self.targets)):
             raise ValueError(f"weights must be of targets {list(self.targets)}, got {unknown}")
 
@@ -192,6 +206,15 @@ class PropertyTrainConfig(RunConfig):
     def to_dict(self) -> dict[str, Any]:
         """Plain dict for JSON; :meth:`from_dict` is the inverse."""
         return asdict(self)
+
+
+def _check_leakage(labels: Source, inputs: Source) -> None:
+    """Raise `LeakageError` where a condition of a source gives labels of another away."""
+    for target, column in labels.columns.items():
+        for name, other in inputs.conditions.items():
+            if labels.file == inputs.file and column == other:
+                raise LeakageError(f"condition {name} must not be {column}, the labels of {target}")
+            check_condition(target, labels.level(column), name, inputs.level(other))
 
 
 def parse_config(values: dict[str, Any]) -> TrainConfig | PropertyTrainConfig:

@@ -311,7 +311,7 @@ def test_failed_calculations_are_masks(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_unknown_provider() -> None:
-    with pytest.raises(ValueError, match=r"must be one of \['dft', 'xtb'.*got 'dfft'"):
+    with pytest.raises(ValueError, match=r"must be one of \['dft', 'qdgnn', 'xtb'.*got 'dfft'"):
         descriptor_provider("dfft")
 
 

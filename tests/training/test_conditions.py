@@ -161,4 +161,4 @@ def test_train_command(rows: Path, tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "must have a column 'Temp' for temperature" in done.output
     done = CliRunner().invoke(train, [str(rows), "-o", "run", "--condition", "temperature=T"])
-    assert "--condition needs --target" in done.output
+    assert "--condition and --level need --target" in done.output

@@ -1,0 +1,218 @@
+"""`qdgnn bench-fidelity`: does a value of a lower level help to learn one of a higher level?
+
+The property model's prediction (PBE) enters as a condition of models that learn the labels of FILE,
+of another functional. Both arms start from the default potential's trunk and see the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import click
+import numpy as np
+import torch
+from ase import Atoms
+from numpy.typing import NDArray
+
+from qdgnn_ase import (
+    PROPERTIES,
+    LabelledStructure,
+    Predictor,
+    PropertyTrainConfig,
+    fit,
+    fold_of,
+    load_model,
+    mean_interval,
+    read_labelled,
+    reduced_formula,
+    resampled_weights,
+)
+
+Array = NDArray[np.float64]
+ARMS = ("without", "with")
+_LABEL, _INPUT = "label", "predicted"
+"""Columns of the rows that are trained on."""
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.option("--target", required=True, metavar="NAME=COLUMN")
+@click.option("--level", required=True, metavar="CODE/FUNCTIONAL", help="Of the labels.")
+@click.option("--rows", default=2_000, show_default=True, help="For training, at most.")
+@click.option("--epochs", default=20, show_default=True)
+@click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Folder.")
+@click.option("--json", "report", type=click.Path(path_type=Path), help="Also writes a .md beside.")
+def fidelity(
+    file: Path,
+    *,
+    target: str,
+    level: str,
+    rows: int,
+    epochs: int,
+    seeds: str,
+    output: Path,
+    report: Path | None,
+) -> None:
+    """Train with and without the property model's value on FILE; goes on where it was killed."""
+    torch.set_num_threads(1)
+    name, _, column = target.partition("=")
+    if name not in Predictor().targets or not column:
+        raise click.UsageError(f"--target must be NAME=COLUMN of {Predictor().targets}")
+    folds = _folds(file, name, column, rows)
+    data = output / "rows.extxyz"
+    _write(data, name, folds["train"] + folds["val"])
+    errors: dict[str, list[Array]] = {arm: [] for arm in ARMS}
+    for seed in map(int, seeds.split(",")):
+        for arm in ARMS:
+            config = _config(data, name, level if arm == "with" else None, epochs, seed)
+            best = fit(config, output / f"{arm}-{seed}")
+            errors[arm].append(_errors(best, name, folds["test"], with_input=arm == "with"))
+    document = {
+        "file": file.name,
+        "target": name,
+        "column": column,
+        "level": level,
+        "unit": PROPERTIES[name].unit,
+        "train": len(folds["train"]),
+        "test": len(folds["test"]),
+        "seeds": seeds,
+        "epochs": epochs,
+        "date": date.today().isoformat(),
+        "machine": platform.processor() or platform.machine(),
+        "errors": summarise(errors, folds["test"], name),
+    }
+    click.echo(markdown(document))
+    if report:
+        report.write_text(json.dumps(document, indent=1) + "\n")
+        report.with_suffix(".md").write_text(markdown(document))
+
+
+def _folds(file: Path, name: str, column: str, n: int) -> dict[str, list[LabelledStructure]]:
+    """Rows by the fold that `qdgnn_ase.fit` puts them in, in random order."""
+    folds: dict[str, list[LabelledStructure]] = {"train": [], "val": [], "test": []}
+    found = [row for row in read_labelled(file, {name: column}) if np.isfinite(row.labels[name])]
+    for index in np.random.default_rng(0).permutation(len(found)):
+        folds[fold_of(reduced_formula(found[index].atoms))].append(found[index])
+    folds["train"] = folds["train"][:n]
+    if empty := [fold for fold, rows in folds.items() if not rows]:
+        raise click.UsageError(f"{file} must hold labelled rows of every fold, got none of {empty}")
+    return folds
+
+
+def _write(path: Path, name: str, rows: list[LabelledStructure]) -> None:
+    if path.is_file():
+        return
+    frames = [row.atoms.copy() for row in rows]
+    for frame, row, value in zip(frames, rows, _predicted(name, frames), strict=True):
+        frame.info = {_LABEL: row.labels[name], _INPUT: value}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ase.io.write(path, frames, format="extxyz")
+
+
+def _predicted(name: str, structures: list[Atoms]) -> list[float]:
+    return [row[name].value for row in Predictor()(structures)]
+
+
+def _config(
+    data: Path, name: str, level: str | None, epochs: int, seed: int
+) -> PropertyTrainConfig:
+    """With the input where the level of the labels is told."""
+    source: dict[str, Any] = {"file": str(data), "columns": {name: _LABEL}}
+    if level is not None:
+        source["conditions"] = {name: _INPUT}
+        source["levels"] = {_LABEL: level, _INPUT: "qdgnn/PBE"}
+    return PropertyTrainConfig.from_dict(
+        {
+            "sources": [source],
+            "trunk": load_model("default")[0].config.to_dict(),
+            "init": "default",
+            "weights": {"metal_probability": 0.2} if name == "band_gap" else {},
+            "epochs": epochs,
+            "seed": seed,
+            "learning_rate": 1e-3,
+            "weight_decay": 1e-2,
+            "clip": 2.0,
+            "ema": 0.99,
+            "max_edges": 10_000,
+        }
+    )
+
+
+def _errors(best: Path, name: str, rows: list[LabelledStructure], *, with_input: bool) -> Array:
+    structures = [row.atoms for row in rows]
+    conditions = [{name: value} for value in _predicted(name, structures)] if with_input else None
+    found = Predictor(best)(structures, conditions=conditions)
+    return np.array(
+        [abs(row[name].value - label.labels[name]) for row, label in zip(found, rows, strict=True)]
+    )
+
+
+def summarise(
+    errors: dict[str, list[Array]], rows: list[LabelledStructure], name: str
+) -> dict[str, Any]:
+    """Errors of both arms and of the input itself, on all rows and on those that are not zero.
+
+    Args:
+        errors: Arm -> absolute errors (n_rows,) of each seed.
+        rows: Test rows.
+        name: Property.
+
+    Returns:
+        Part of the rows -> ``rows``, and for each arm and "input" ``mae`` and ``interval``;
+        ``gain``, without less with, paired, and its ``gain_interval``.
+    """
+    labels = np.array([row.labels[name] for row in rows])
+    structures = [row.atoms for row in rows]
+    formulas = np.array([reduced_formula(atoms) for atoms in structures])
+    means = {arm: np.mean(found, axis=0) for arm, found in errors.items()}
+    means["input"] = np.abs(np.array(_predicted(name, structures)) - labels)
+    parts = {"all": np.full(len(labels), True), "not zero": labels != 0}
+    return {
+        part: {"rows": int(chosen.sum())} | _part(means, formulas, chosen)
+        for part, chosen in parts.items()
+        if chosen.any() and not (part == "not zero" and chosen.all())
+    }
+
+
+def _part(
+    means: dict[str, Array], formulas: NDArray[np.str_], chosen: NDArray[np.bool_]
+) -> dict[str, Any]:
+    weights = resampled_weights(formulas[chosen].tolist())
+    found: dict[str, Any] = {
+        arm: {
+            "mae": float(values[chosen].mean()),
+            "interval": mean_interval(values[chosen], weights),
+        }
+        for arm, values in means.items()
+    }
+    gain = (means["without"] - means["with"])[chosen]
+    return found | {"gain": float(gain.mean()), "gain_interval": mean_interval(gain, weights)}
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """Table: a row for each part of the test rows."""
+    lines = [
+        f"{document['target']} ({document['level']}) of {document['file']}, mean absolute errors "
+        f"in {document['unit']} with 95 % intervals over formulas; {document['train']} rows for "
+        f"training, {document['test']} for the test, {document['epochs']} epochs, seeds "
+        f"{document['seeds']}, {document['date']}, {document['machine']}. The input is the PBE "
+        "value that the embedded property model predicts.",
+        "",
+        "| test rows | | input itself | without input | with input | gain, paired |",
+        "|---|---|---|---|---|---|",
+    ]
+    for part, row in document["errors"].items():
+        cells = [_cell(row[arm]["mae"], row[arm]["interval"]) for arm in ("input", *ARMS)]
+        gain = _cell(row["gain"], row["gain_interval"])
+        lines.append(f"| {part} | {row['rows']} | {' | '.join(cells)} | {gain} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: float, limits: list[float]) -> str:
+    return f"{value:.3f} ({limits[0]:.3f} to {limits[1]:.3f})"
