@@ -155,6 +155,14 @@ def test_kinds_shares_and_keys() -> None:
     assert all(is_plausible(atoms, 0.5) for atoms in made)
 
 
+def test_some_kinds_keep_their_proportions() -> None:
+    made = list(generate(metals(), 250, seed=3, kinds=("strained", "rattled")))
+    counts = Counter(atoms.info["kind"] for atoms in made)
+    assert counts.keys() == {"strained", "rattled"}
+    expected = SHARES["strained"] / (SHARES["strained"] + SHARES["rattled"])
+    assert abs(counts["strained"] / len(made) - expected) < 0.08
+
+
 def test_volumes_of_the_kinds() -> None:
     source = next(atoms for atoms in metals() if fold_of(reduced_formula(atoms)) != "test")
     bounds = {
@@ -240,7 +248,11 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     source, out = tmp_path / "rows.jsonl.gz", tmp_path / "out.extxyz"
     source.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
-    monkeypatch.setattr(frames_module, "make_teacher", lambda folder: teacher(1.2))
+    monkeypatch.setattr(
+        frames_module,
+        "make_teacher",
+        lambda folder, chgnet: teacher(1.2) if chgnet else Teacher(EMT()),
+    )
     arguments = [str(source), str(tmp_path), str(out), "-n", "40", "--max-atoms", "4"]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -248,6 +260,13 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     everything = ase.io.read(f"{out}.all.extxyz", ":")
     assert 0 < len(kept) < len(everything) <= 40
     assert max(map(len, everything)) <= 4
+    alone = tmp_path / "alone.extxyz"
+    options = ["--kind", "strained", "--no-chgnet", "--keep", "1.0", "-n", "10"]
+    CliRunner().invoke(main, [*arguments[:2], str(alone), *options], catch_exceptions=False)
+    strained = ase.io.read(alone, ":")
+    assert {atoms.info["kind"] for atoms in strained} == {"strained"}
+    assert {atoms.info["force_disagreement"] for atoms in strained} == {0.0}
+    assert max(atoms.info["force_disagreement"] for atoms in everything) > 0
     monkeypatch.setattr(frames_module, "make_relaxed_teacher", lambda folder: RelaxedTeacher(EMT()))
     relaxed = tmp_path / "relaxed.extxyz"
     CliRunner().invoke(
