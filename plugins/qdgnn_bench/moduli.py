@@ -42,6 +42,7 @@ def load_matcalc() -> Any:
         ImportError: If it is not installed; the message names the extra.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("MATGL_BACKEND", "DGL")  # it imports matgl, whose other one lacks models
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there was no answer

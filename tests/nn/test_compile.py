@@ -58,6 +58,7 @@ def test_trace_follows_the_weights(traced: CompiledPotential, graphs: list[AtomG
     assert_equal(traced, graphs[0])
 
 
+@pytest.mark.slow
 def test_copies_compile_for_themselves(traced: CompiledPotential, graphs: list[AtomGraph]) -> None:
     traced(graphs[0])
     for other in (copy.deepcopy(traced), pickle.loads(pickle.dumps(traced))):  # noqa: S301

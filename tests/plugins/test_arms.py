@@ -38,6 +38,7 @@ def test_configs_differ_in_the_arms_fields_only(spec: dict[str, Any]) -> None:
     assert (none.seed, none.epochs) == (1, 3)
 
 
+@pytest.mark.slow
 def test_equal_time_on_the_validation_fold(
     spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def test_other_structures_are_left_out_or_refused() -> None:
         find_prototype([])
 
 
+@pytest.mark.slow
 def test_generator_meets_what_is_wanted() -> None:
     """Twice as many hits as random members, for a low and for a high target."""
     members = family()
@@ -119,6 +120,7 @@ def test_each_part_of_the_loss_counts() -> None:
     assert all(loss(**none | {name: 1.0}) > loss(**none) for name in none)
 
 
+@pytest.mark.slow
 def test_fine_tuning_raises_the_reward_and_counts_calls() -> None:
     members = family()
     prototype, _ = find_prototype(members)

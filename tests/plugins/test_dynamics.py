@@ -53,6 +53,7 @@ def test_a_run_that_explodes_is_reported() -> None:
     assert "exploded" in row["failure"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "temperature", "timestep_fs"), [(salt, 300.0, 1.0), (argyrodite, 600.0, 2.0)]
 )

@@ -49,6 +49,7 @@ def test_garnet_is_the_garnet() -> None:
     assert neighbours(atoms, "Li", "O")[:, :4].min() > 1.85
 
 
+@pytest.mark.slow
 def test_run_measures_ours() -> None:
     rows = run([Contender("qdgnn")], [8], repeats=2)
     assert len(rows) == 1
@@ -62,6 +63,7 @@ def test_run_measures_ours() -> None:
     assert "call over floor" in tables(rows)
 
 
+@pytest.mark.slow
 def test_failure_in_the_worker_is_told() -> None:
     worker = Worker(Contender("qdgnn", path="no such model"), 8)
     try:
@@ -115,6 +117,7 @@ def test_fewer_calls_of_large_cells() -> None:
     assert repeats_of(30_000, 1) == 1
 
 
+@pytest.mark.slow
 def test_command(tmp_path: Path) -> None:
     result = CliRunner().invoke(
         speed,

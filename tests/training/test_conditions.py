@@ -107,6 +107,7 @@ def test_config_and_domain_are_in_the_checkpoint(config: PropertyTrainConfig, be
     assert fusion.absent.tolist() == [1.0, 0.0]
 
 
+@pytest.mark.slow
 def test_traced_step_with_conditions(
     config: PropertyTrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -341,6 +341,7 @@ def test_every_graph_has_the_same_fields(
         assert {sample.graph.occupancies is not None for sample in samples} == {wanted}
 
 
+@pytest.mark.slow
 def test_traced_step_with_occupancies(
     mixed: PropertyTrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
