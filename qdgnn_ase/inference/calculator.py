@@ -44,11 +44,11 @@ class QDGNNCalculator(Calculator):  # type: ignore[misc]  # ASE is untyped
             a copy is taken.
         device: Torch device; the GPU if there is one, else the CPU.
         dtype: "float32", or "float64" for finite differences and tight phonon work.
-        fast: Compile the potential at the first calculation (about a minute) and tune allocator and
-            matrix products of the whole process (``nn.speed.tune_process``): same numbers to
-            rounding, half the time, more memory. One ``CompilationWarning`` and eager numbers
-            where there is no C++ compiler. Spawn worker processes: a forked one may hang. A spawned
-            worker or a copy compiles for itself, with inductor's cache on disk.
+        fast: Compile the potential at the first calculation (about a minute) and tune the matrix
+            products of the whole process (``nn.speed.tune_process``): same numbers to rounding,
+            half the time. One ``CompilationWarning`` and eager numbers where there is no C++
+            compiler. Spawn worker processes: a forked one may hang. A spawned worker or a copy
+            compiles for itself, with inductor's cache on disk.
         **kwargs: Passed to ``ase.calculators.calculator.Calculator``.
 
     Raises:
@@ -57,7 +57,8 @@ class QDGNNCalculator(Calculator):  # type: ignore[misc]  # ASE is untyped
 
     A structure that cannot be computed raises ASE's ``InputError``; ``stress`` of a structure
     without a volume raises ``PropertyNotImplementedError``. Elements outside the training data and
-    pairs closer than its shortest distances give one ``ExtrapolationWarning`` each.
+    pairs closer than its shortest distances give one ``ExtrapolationWarning`` each. The process
+    keeps the memory that calculations free (``nn.speed.keep_freed_memory``).
     """
 
     name = "qdgnn"
