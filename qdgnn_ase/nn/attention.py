@@ -37,8 +37,8 @@ def attention_weights(logits: Tensor, fc: Tensor, edges: Edges) -> Tensor:
         edges: Edges of the batch.
     """
     weight = torch.exp(LOGIT_BOUND * torch.tanh(logits / LOGIT_BOUND)) * fc
-    total = 1.0 + edges.sum(weight)
-    return weight / total.index_select(0, edges.destination)
+    share = 1.0 / (1.0 + edges.sum(weight))
+    return weight * share.index_select(0, edges.destination)
 
 
 class Interaction(nn.Module):
@@ -159,10 +159,12 @@ class Interaction(nn.Module):
         messages = edges.gather(values) * filters[0]
         totals = []
         for axis in range(3):
-            along = edges.sum(messages * unit[axis])
-            if vectors is not None:
-                along = along + edges.sum_messages(vectors[axis], filters[1])
-            totals.append(along)
+            along = messages * unit[axis]
+            totals.append(
+                edges.sum(along)
+                if vectors is None
+                else edges.sum_with_messages(along, vectors[axis], filters[1])
+            )
         total: Tensor = torch.stack(totals) * self.scale
         return total if vectors is None else vectors + total
 

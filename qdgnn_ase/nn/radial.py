@@ -37,4 +37,4 @@ class RadialBasis(nn.Module):
     def forward(self, distance: Tensor) -> tuple[Tensor, Tensor]:
         """Basis (n_edges, n_radial) and envelope (n_edges, 1) of distances (n_edges, 1) in Å."""
         fc = envelope(distance, self.cutoff)
-        return torch.sin(self.wave_numbers * distance) / distance * (SCALE * fc), fc
+        return torch.sin(self.wave_numbers * distance) * (SCALE * fc / distance), fc

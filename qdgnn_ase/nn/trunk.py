@@ -132,10 +132,9 @@ class Trunk(nn.Module):
                 shared (the ``numbers`` do not matter then): embedding, T0 descriptors, amplitudes
                 and levels of T1 are the means over the elements of a site (virtual crystal).
         """
-        radial, fc, quantum = self.descriptors(
-            numbers, vector, distance, edges, strength, fractions
-        )
-        unit = (vector / distance).T.contiguous()[:, :, None]
+        unit = vector / distance
+        radial, fc, quantum = self.descriptors(numbers, unit, distance, edges, strength, fractions)
+        unit = unit.T.contiguous()[:, :, None]
         hidden: Tensor = self.fusion(numbers, quantum, fractions)
         vectors = None
         for layer in self.layers:
@@ -145,7 +144,7 @@ class Trunk(nn.Module):
     def descriptors(
         self,
         numbers: Tensor,
-        vector: Tensor,
+        unit: Tensor,
         distance: Tensor,
         edges: Edges,
         strength: Tensor | None = None,
@@ -153,7 +152,7 @@ class Trunk(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Edge features (n_edges, n), envelope (n_edges, 1), quantum descriptors (n_atoms, n).
 
-        Arguments as in :meth:`forward`.
+        Arguments as in :meth:`forward`, but ``unit`` (n_edges, 3), vectors over distances.
         """
         radial, fc = self.radial(distance)
         if strength is not None:
@@ -165,7 +164,7 @@ class Trunk(nn.Module):
             hoppings = self.tight_binding.hoppings(distance, fc, z_i, z_j)
             radial = torch.cat([radial, self.tight_binding.edge_features(hoppings)], dim=1)
             if self.with_moments:
-                terms = self.tight_binding.edge_terms(hoppings, vector / distance, z_i, z_j)
+                terms = self.tight_binding.edge_terms(hoppings, unit, z_i, z_j)
                 moments = self.tight_binding.node_features(edges.sum(terms))
                 quantum = torch.cat([quantum, moments], dim=1)
         return radial, fc, quantum
@@ -176,8 +175,9 @@ def quantum_descriptors(graph: AtomGraph, config: QDGNNConfig) -> Tensor:
     trunk = _descriptor_trunk(config.quantum, config.cutoff)
     vector = graph.edge_vectors()
     edges = Edges(graph.edge_index, graph.numbers.shape[0])
+    distance = vector.norm(dim=1, keepdim=True)
     with torch.no_grad():
-        return trunk.descriptors(graph.numbers, vector, vector.norm(dim=1, keepdim=True), edges)[2]
+        return trunk.descriptors(graph.numbers, vector / distance, distance, edges)[2]
 
 
 @cache
