@@ -53,7 +53,7 @@ results: .venv/dev
 	  $(DATA)/phonons_matbench/phonons_matbench.jsonl.gz $(DATA)/mp40_ehull/mp40_ehull.jsonl.gz \
 	  .venv/rows/obelix.jsonl
 
-# Property models beside others on the same rows, about three CPU hours; goes on where it was killed
+# Property models beside others on the same rows, two to three CPU hours; goes on where it was killed
 PROPERTY_RUN = build/properties
 COMPARE = .venv/bin/qdgnn bench-properties --seeds 0
 PEERS = qdgnn,CGCNN,SchNet,MPNN,MEGNet
@@ -61,14 +61,10 @@ results-properties: .venv/dev
 	$(COMPARE) $(DATA)/mp36k/mp36k.jsonl.gz -o $(PROPERTY_RUN)/mp36k --readme README.md \
 	  --target formation_energy=e_form_megnet2018 --target band_gap=band_gap_megnet2018 \
 	  --minutes 15 --models $(PEERS),qdgnn-pretrained
-	$(COMPARE) $(DATA)/elastic_mp/elastic_mp.jsonl.gz -o $(PROPERTY_RUN)/elastic --minutes 5 \
-	  --target bulk_modulus=K_VRH_GPa --target shear_modulus=G_VRH_GPa \
-	  --models $(PEERS),qdgnn-pretrained
 	$(COMPARE) $(DATA)/phonons_matbench/phonons_matbench.jsonl.gz -o $(PROPERTY_RUN)/phonons \
 	  --target last_phonon_peak=last_phdos_peak_cm-1 --minutes 2.5 --models $(PEERS)
 	for kind in json md; do \
 	  cp $(PROPERTY_RUN)/mp36k/properties.$$kind $(RESULTS)/properties.$$kind && \
-	  cp $(PROPERTY_RUN)/elastic/properties.$$kind $(RESULTS)/properties_elastic.$$kind && \
 	  cp $(PROPERTY_RUN)/phonons/properties.$$kind $(RESULTS)/properties_phonons.$$kind || exit 1; \
 	done
 	.venv/bin/qdgnn bench-fidelity $(DATA)/perov5/perov5.jsonl.gz --target band_gap=dir_gap \
