@@ -75,6 +75,7 @@ if TYPE_CHECKING:
         save_model,
         save_property_model,
     )
+    from qdgnn_ase.training.claim import claim_folder
     from qdgnn_ase.training.config import PropertyTrainConfig, TrainConfig
     from qdgnn_ase.training.fit import fit
     from qdgnn_ase.training.losses import property_loss
@@ -115,6 +116,7 @@ _HOME = {
     "agreement": "inference.explain",
     "as_atoms": "data.materials",
     "atomic_features": "quantum.atomic",
+    "claim_folder": "training.claim",
     "collate": "graph",
     "composition_matrix": "quantum.references",
     "descriptor_provider": "quantum.protocol",
@@ -199,6 +201,7 @@ __all__ = [
     "atomic_features",
     "calibration",
     "check_leakage",
+    "claim_folder",
     "collate",
     "composition_matrix",
     "descriptor_provider",

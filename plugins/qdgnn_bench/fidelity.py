@@ -61,12 +61,20 @@ def fidelity(
 ) -> None:
     """Train with and without the property model's value on FILE; goes on where it was killed."""
     torch.set_num_threads(1)
+    predictor = Predictor()
     name, _, column = target.partition("=")
-    if name not in Predictor().targets or not column:
-        raise click.UsageError(f"--target must be NAME=COLUMN of {Predictor().targets}")
-    folds = _folds(file, name, column, rows)
+    if name not in predictor.targets or not column:
+        raise click.UsageError(
+            f"--target must be NAME=COLUMN with a name of {predictor.targets}, got {target}"
+        )
+    folds = {
+        fold: _frames(chosen, name, predictor)
+        for fold, chosen in _folds(file, name, column, rows).items()
+    }
     data = output / "rows.extxyz"
-    _write(data, name, folds["train"] + folds["val"])
+    output.mkdir(parents=True, exist_ok=True)
+    frames = folds["train"] + folds["val"]
+    ase.io.write(data, frames, format="extxyz")  # a run on others refuses to go on
     errors: dict[str, list[Array]] = {arm: [] for arm in ARMS}
     for seed in map(int, seeds.split(",")):
         for arm in ARMS:
@@ -85,7 +93,7 @@ def fidelity(
         "epochs": epochs,
         "date": date.today().isoformat(),
         "machine": platform.processor() or platform.machine(),
-        "errors": summarise(errors, folds["test"], name),
+        "errors": summarise(errors, folds["test"]),
     }
     click.echo(markdown(document))
     if report:
@@ -105,18 +113,12 @@ def _folds(file: Path, name: str, column: str, n: int) -> dict[str, list[Labelle
     return folds
 
 
-def _write(path: Path, name: str, rows: list[LabelledStructure]) -> None:
-    if path.is_file():
-        return
+def _frames(rows: list[LabelledStructure], name: str, predictor: Predictor) -> list[Atoms]:
+    """Structures with the label and what is predicted for them."""
     frames = [row.atoms.copy() for row in rows]
-    for frame, row, value in zip(frames, rows, _predicted(name, frames), strict=True):
-        frame.info = {_LABEL: row.labels[name], _INPUT: value}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ase.io.write(path, frames, format="extxyz")
-
-
-def _predicted(name: str, structures: list[Atoms]) -> list[float]:
-    return [row[name].value for row in Predictor()(structures)]
+    for frame, row, found in zip(frames, rows, predictor(frames), strict=True):
+        frame.info = {_LABEL: row.labels[name], _INPUT: found[name].value}
+    return frames
 
 
 def _config(
@@ -144,34 +146,32 @@ def _config(
     )
 
 
-def _errors(best: Path, name: str, rows: list[LabelledStructure], *, with_input: bool) -> Array:
-    structures = [row.atoms for row in rows]
-    conditions = [{name: value} for value in _predicted(name, structures)] if with_input else None
-    found = Predictor(best)(structures, conditions=conditions)
-    return np.array(
-        [abs(row[name].value - label.labels[name]) for row, label in zip(found, rows, strict=True)]
-    )
+def _errors(best: Path, name: str, frames: list[Atoms], *, with_input: bool) -> Array:
+    conditions = [{name: frame.info[_INPUT]} for frame in frames] if with_input else None
+    found = Predictor(best)(frames, conditions=conditions)
+    errors: Array = np.array([row[name].value for row in found]) - _column(frames, _LABEL)
+    return np.abs(errors)
 
 
-def summarise(
-    errors: dict[str, list[Array]], rows: list[LabelledStructure], name: str
-) -> dict[str, Any]:
+def _column(frames: list[Atoms], name: str) -> Array:
+    return np.array([frame.info[name] for frame in frames])
+
+
+def summarise(errors: dict[str, list[Array]], frames: list[Atoms]) -> dict[str, Any]:
     """Errors of both arms and of the input itself, on all rows and on those that are not zero.
 
     Args:
         errors: Arm -> absolute errors (n_rows,) of each seed.
-        rows: Test rows.
-        name: Property.
+        frames: Test structures with ``label`` and ``predicted`` in ``info``.
 
     Returns:
         Part of the rows -> ``rows``, and for each arm and "input" ``mae`` and ``interval``;
         ``gain``, without less with, paired, and its ``gain_interval``.
     """
-    labels = np.array([row.labels[name] for row in rows])
-    structures = [row.atoms for row in rows]
-    formulas = np.array([reduced_formula(atoms) for atoms in structures])
+    labels = _column(frames, _LABEL)
+    formulas = np.array([reduced_formula(frame) for frame in frames])
     means = {arm: np.mean(found, axis=0) for arm, found in errors.items()}
-    means["input"] = np.abs(np.array(_predicted(name, structures)) - labels)
+    means["input"] = np.abs(_column(frames, _INPUT) - labels)
     parts = {"all": np.full(len(labels), True), "not zero": labels != 0}
     return {
         part: {"rows": int(chosen.sum())} | _part(means, formulas, chosen)

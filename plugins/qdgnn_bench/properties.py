@@ -12,6 +12,7 @@ import click
 import numpy as np
 import torch
 
+from qdgnn_ase import claim_folder
 from qdgnn_bench.baselines import BASELINES
 from qdgnn_bench.property_report import markdown, parity_plot, short_table, summarise
 from qdgnn_bench.property_rows import compared, select
@@ -69,7 +70,7 @@ def properties(
         "max_atoms": max_atoms,
         "minutes": minutes,
     }
-    _claim(output, head)
+    claim_folder(output / "protocol.json", head)
     train, test = folds["train"], folds["test"]
     labels = compared(protocol.targets, train.labels)
     trivial = trivial_predictions(train.structures, labels, test.structures)
@@ -91,16 +92,6 @@ def _names(models: str) -> list[str]:
     if unknown := [name for name in models.split(",") if name not in known]:
         raise click.UsageError(f"--models must be of {list(known)}, got {unknown}")
     return [known[name] for name in models.split(",")]
-
-
-def _claim(folder: Path, head: dict[str, Any]) -> None:
-    """Refuse a folder of runs on other rows or of another length."""
-    path = folder / "protocol.json"
-    if path.is_file() and json.loads(path.read_text()) != head:
-        raise click.UsageError(
-            f"{folder} must hold runs of {head}, got others in {path.name}; choose another folder"
-        )
-    path.write_text(json.dumps(head))
 
 
 def _write(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,14 @@ import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
-from qdgnn_ase import Property, calibration, composition_matrix, fold_of, reduced_formula
+from qdgnn_ase import (
+    Property,
+    calibration,
+    claim_folder,
+    composition_matrix,
+    fold_of,
+    reduced_formula,
+)
 
 Array = NDArray[np.float64]
 Result = dict[str, Any]
@@ -53,6 +60,7 @@ class Plan:
 @click.option("--column", default="heat_ref", show_default=True, help="Label, per atom.")
 @click.option("--unit", default="eV/atom", show_default=True)
 @click.option("--structures", default=3000, show_default=True, help="Drawn from FILE, seed 0.")
+@click.option("--max-atoms", default=40, show_default=True, help="Larger ones are left out.")
 @click.option("--folds", default=3, show_default=True)
 @click.option("--epochs", default=15, show_default=True)
 @click.option("--rate", multiple=True, default=(1e-3, 4e-3), show_default=True)
@@ -63,6 +71,7 @@ def bench(
     column: str,
     unit: str,
     structures: int,
+    max_atoms: int,
     folds: int,
     epochs: int,
     rate: tuple[float, ...],
@@ -78,7 +87,11 @@ def bench(
 
     torch.set_num_threads(1)
     plan = Plan(folds=folds, epochs=epochs, rates=rate)
-    rows = [row for row in read_rows(Path(file), {column: column}) if np.isfinite(row[1][0])]
+    rows = [
+        row
+        for row in read_rows(Path(file), {column: column})
+        if np.isfinite(row[1][0]) and len(row[0]) <= max_atoms
+    ]
     chosen = np.random.default_rng(0).permutation(len(rows))[:structures]
     atoms = [rows[k][0] for k in chosen]
     labels = np.array([rows[k][1] for k in chosen])
@@ -86,13 +99,15 @@ def bench(
     known = subjects(task)
     if unknown := sorted(set(only) - set(known)):
         raise click.UsageError(f"--only must be of {list(known)}, got {unknown}")
-    output.mkdir(parents=True, exist_ok=True)
+    asked = {"file": Path(file).name, "column": column, "structures": structures}
+    asked |= {"max_atoms": max_atoms, **asdict(plan)}
+    claim_folder(output / "plan.json", asked)
     results = linear_results(atoms, labels, plan)
     for name in only or known:
         results += model_results(name, known[name], atoms, labels, plan, output)
     document = {
         "command": f"qdgnn bench-deepchem {Path(file).name} --column {column} --structures "
-        f"{structures} --folds {folds} --epochs {epochs}",
+        f"{structures} --max-atoms {max_atoms} --folds {folds} --epochs {epochs}",
         "unit": unit,
         "structures": len(atoms),
         "formulas": len({reduced_formula(a) for a in atoms}),

@@ -39,8 +39,9 @@ def describe(files: tuple[str, ...], provider: str, options: tuple[str, ...], ou
     """Quantum descriptors of every structure in FILES as columns, inputs of `qdgnn train`.
 
     A value of the structure becomes the column PROVIDER_NAME, one of the atoms an array of that
-    name and the column PROVIDER_NAME_std, its spread. What the provider does not have is left out:
-    `train --condition NAME=COLUMN` masks it. Columns of the files stay.
+    name and the column PROVIDER_NAME_std, its spread. What the provider does not have is left out,
+    and so is all of a structure that it refuses: `train --condition NAME=COLUMN` masks it. Columns
+    of the files stay.
     """
     if output.suffix not in (".xyz", ".extxyz"):
         raise click.UsageError(f"--output must be an extxyz file, got {output}")
@@ -56,9 +57,14 @@ def describe(files: tuple[str, ...], provider: str, options: tuple[str, ...], ou
     with progress_bar() as bar:
         task = bar.add_task("describing", total=len(structures), note="")
         for atoms in structures:
-            found = source(atoms)
-            described.append(with_columns(atoms, found, provider))
-            reasons.update(set(found.provenance.get("missing", {}).values()))
+            try:
+                found = source(atoms)
+            except ValueError as error:
+                described.append(atoms)
+                reasons[str(error)] += 1
+            else:
+                described.append(with_columns(atoms, found, provider))
+                reasons.update(set(found.provenance.get("missing", {}).values()))
             bar.update(task, advance=1)
     output.parent.mkdir(parents=True, exist_ok=True)
     ase.io.write(output, described, format="extxyz")
@@ -85,7 +91,8 @@ def with_columns(atoms: Atoms, found: Described, prefix: str) -> Atoms:
 
 def _columns(structures: Sequence[Atoms], prefix: str) -> str:
     """Columns and in how many structures they are."""
-    counts = Counter(key for atoms in structures for key in atoms.info if key.startswith(prefix))
+    names = (name for atoms in structures for name in atoms.info)
+    counts = Counter(name for name in names if name.startswith(f"{prefix}_"))
     return ", ".join(f"{name} ({count})" for name, count in counts.items()) or "no column"
 
 

@@ -33,8 +33,8 @@ from qdgnn_ase.inference.evaluate import METRICS, Split, frame_errors, summarise
 from qdgnn_ase.nn.model import QDGNN
 from qdgnn_ase.nn.speed import tune_process
 from qdgnn_ase.training.checkpoint import load_model, write_atomic
+from qdgnn_ase.training.claim import check_claim
 from qdgnn_ase.training.config import TrainConfig
-from qdgnn_ase.training.fit import check_claim
 from qdgnn_ase.training.folds import load_folds
 from qdgnn_ase.training.replay import replay_frames
 from qdgnn_ase.training.start import start_model

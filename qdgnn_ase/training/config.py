@@ -120,6 +120,8 @@ class Source:
         columns = {*self.columns.values(), *self.conditions.values()}
         if unknown := sorted(set(self.levels) - columns):
             raise ValueError(f"levels must be of columns {sorted(columns)}, got {unknown}")
+        for text in self.levels.values():
+            Level.parse(text)
 
     def level(self, column: str) -> Level | None:
         """How a column was computed, where it is told."""
@@ -213,7 +215,10 @@ def _check_leakage(labels: Source, inputs: Source) -> None:
     for target, column in labels.columns.items():
         for name, other in inputs.conditions.items():
             if labels.file == inputs.file and column == other:
-                raise LeakageError(f"condition {name} must not be {column}, the labels of {target}")
+                raise LeakageError(
+                    f"condition {name} must not come from the labels of {target}, got column "
+                    f"{column} for both; choose another column"
+                )
             check_condition(target, labels.level(column), name, inputs.level(other))
 
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from qdgnn_ase.data.dataset import Sample, batch_indices, join
 from qdgnn_ase.training.checkpoint import write_atomic
-from qdgnn_ase.training.config import PropertyTrainConfig, RunConfig, TrainConfig, parse_config
+from qdgnn_ase.training.claim import check_claim
+from qdgnn_ase.training.config import PropertyTrainConfig, RunConfig, TrainConfig
 from qdgnn_ase.training.head_task import HeadTask
 from qdgnn_ase.training.history import History, draw_history, write_history
 from qdgnn_ase.training.potential import PotentialTask
@@ -121,19 +122,3 @@ def _row(
 def _is_stale(history: History, patience: int) -> bool:
     losses = [row["val_loss"] for row in history]
     return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
-
-
-def check_claim(folder: Path, config: TrainConfig | PropertyTrainConfig) -> None:
-    """Refuse the folder of another run; keys that the config gained since have their defaults."""
-    path = folder / "config.json"
-    if not path.is_file():
-        return
-    try:
-        same = parse_config(json.loads(path.read_text())).to_dict() == config.to_dict()
-    except TypeError:  # keys of a newer version
-        same = False
-    if not same:
-        raise ValueError(
-            f"{folder} must hold a run of this config, got another one in {path.name}; "
-            "choose another folder, or delete this one"
-        )

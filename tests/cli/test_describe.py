@@ -55,6 +55,17 @@ def test_missing_values_are_no_columns_and_have_reasons(salts: Path, tmp_path: P
     assert [set(atoms.info) for atoms in read(out, ":")] == [{"gap"}] * 2
 
 
+def test_a_refused_structure_does_not_end_the_run(salts: Path, tmp_path: Path) -> None:
+    write(salts, bulk("NaCl", "rocksalt", a=0.5), append=True)
+    out = tmp_path / "described.extxyz"
+    done = run(salts, "--provider", "qdgnn", "-o", out)
+    assert done.exit_code == 0, done.output
+    assert "values missing in 1 structures: " in done.output
+    assert "3 structures with" in done.output
+    assert "qdgnn_band_gap (2)" in done.output
+    assert ["qdgnn_band_gap" in atoms.info for atoms in read(out, ":")] == [True, True, False]
+
+
 def test_values_of_atoms_become_arrays_and_their_spread() -> None:
     found = Described(
         values={"charges": np.array([0.5, -0.5]), "band_gap": np.array(np.nan)},

@@ -733,6 +733,9 @@ def test_bench_beside_deepchems_models(
     monkeypatch.delattr(bench_module, "trained")
     again = CliRunner().invoke(bench_module.bench, arguments, catch_exceptions=False)
     assert again.output == result.output
+    arguments += ["--epochs", "2"]
+    with pytest.raises(ValueError, match=r"must hold this study.*epochs: 1, not 2"):
+        CliRunner().invoke(bench_module.bench, arguments, catch_exceptions=False)
 
 
 def test_bench_keeps_formulas_apart(monkeypatch: pytest.MonkeyPatch) -> None:

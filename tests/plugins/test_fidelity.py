@@ -12,26 +12,19 @@ from ase.build import bulk
 from ase.io import write
 from click.testing import CliRunner
 
-from qdgnn_ase import LabelledStructure
-from qdgnn_bench import fidelity as module
 from qdgnn_bench.fidelity import fidelity, summarise
 
 
-def test_gain_is_paired_and_parts_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    def predicted(_: str, structures: list[Atoms]) -> list[float]:
-        return [0.5] * len(structures)
-
-    monkeypatch.setattr(module, "_predicted", predicted)
+def test_gain_is_paired_and_parts_are_told_apart() -> None:
     names, labels = ("NaCl", "KCl", "LiF", "MgO"), (0.0, 2.0, 0.0, 1.0)
-    rows = [
-        LabelledStructure(Atoms(name), {"band_gap": label}, name)
-        for name, label in zip(names, labels, strict=True)
-    ]
+    frames = [Atoms(name) for name in names]
+    for frame, label in zip(frames, labels, strict=True):
+        frame.info = {"label": label, "predicted": 0.5}
     errors = {
         "without": [np.array([0.4, 1.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0, 1.0])],
         "with": [np.array([0.2, 0.5, 0.0, 0.5]), np.array([0.2, 0.5, 0.0, 0.5])],
     }
-    found = summarise(errors, rows, "band_gap")
+    found = summarise(errors, frames)
     assert found["all"]["rows"] == 4
     assert found["all"]["without"]["mae"] == pytest.approx(0.55)
     assert found["all"]["with"]["mae"] == pytest.approx(0.3)
@@ -67,3 +60,7 @@ def test_command_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(fidelity, [*arguments, "--target", "young_modulus=gap"])
     assert wrong.exit_code == 2
     assert "--target must be NAME=COLUMN" in wrong.output
+    assert "got young_modulus=gap" in wrong.output
+    write(data, frames[1:])
+    with pytest.raises(ValueError, match="data files must be those"):
+        CliRunner().invoke(fidelity, arguments, catch_exceptions=False)

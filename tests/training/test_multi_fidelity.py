@@ -66,7 +66,12 @@ def test_permitted(target: str, condition: dict[str, str], levels: dict[str, str
             {"gllb": "vasp/PBE", "pbe": "vasp/PBE"},
             "must not come from the calculation that made the labels",
         ),
-        ("band_gap", {"guess": "gllb"}, {}, "must not be gllb, the labels of band_gap"),
+        (
+            "band_gap",
+            {"guess": "gllb"},
+            {},
+            "must not come from the labels of band_gap, got",
+        ),
     ],
 )
 def test_refused(
@@ -93,6 +98,11 @@ def test_a_condition_of_another_file_is_checked_too() -> None:
 def test_wrong_levels(levels: dict[str, str], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         config({"band_gap": "pbe"}, {"gllb": "gpaw/GLLB-SC", **levels})
+
+
+def test_a_level_is_read_where_no_condition_needs_it() -> None:
+    with pytest.raises(ValueError, match="must be CODE/FUNCTIONAL"):
+        config({}, {"gllb": "GLLB-SC"})
 
 
 def test_command_and_record_of_the_permission(tmp_path: Path) -> None:

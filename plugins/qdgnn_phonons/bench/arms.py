@@ -7,7 +7,6 @@ frames and weights. What is learned is `Study.labels`, see `arms_models`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -18,12 +17,11 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
-from qdgnn_ase import label, read_structures, run_tasks
+from qdgnn_ase import claim_folder, label, read_structures, run_tasks
 from qdgnn_phonons.arms import Arm, md_frames, sample_frames
 from qdgnn_phonons.bench.arms_models import LEARNERS, Annotate, Labels, Learner
 from qdgnn_phonons.config import PhononConfig
 from qdgnn_phonons.crystal import relax_crystal, supercell_multiples
-from qdgnn_phonons.files import write_atomically
 from qdgnn_phonons.harmonic import harmonic_phonons
 from qdgnn_phonons.modes import NormalModes, normal_modes
 from qdgnn_phonons.stability import Policy
@@ -83,7 +81,9 @@ def run_study(
     """
     learner = learner or LEARNERS[study.labels]
     settings = learner.train | study.train
-    _claim(folder, atoms, asdict(study) | {"train": settings})
+    fixed = {k: v for k, v in asdict(study).items() if k not in ("sizes", "seeds")}  # may be added
+    plan = {"crystal": str(atoms.symbols), **fixed, "train": settings}
+    claim_folder(folder / "study.json", plan)
     crystal = atoms.copy()
     crystal.calc = factory()
     config = PhononConfig(supercell=study.supercell)
@@ -117,16 +117,6 @@ def run_folder(folder: Path, arm: str, size: int, seed: int) -> Path:
 def md_file(folder: Path, name: str) -> Path:
     """Where a study keeps the molecular dynamics of a test, "300K" for instance."""
     return folder / f"test_{name}.extxyz"
-
-
-def _claim(folder: Path, atoms: Atoms, study: Row) -> None:
-    """Refuse the folder of another study; sizes and seeds may be added, a row has its own."""
-    path = folder / "study.json"
-    fixed = {name: value for name, value in study.items() if name not in ("sizes", "seeds")}
-    mine = json.loads(json.dumps({"crystal": str(atoms.symbols), **fixed}))
-    if path.is_file() and json.loads(path.read_text()) != mine:
-        raise ValueError(f"{folder} must hold this study, got another one; choose another folder")
-    write_atomically(path, lambda target: target.write_text(json.dumps(mine, indent=1)))
 
 
 def _test_frames(crystal: Atoms, config: PhononConfig, study: Study, kelvin: float) -> list[Atoms]:
