@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
@@ -156,7 +157,13 @@ def model_results(
         if not target.is_file():
             parts = parts_of(atoms, plan.folds, fold)
             rates = plan.rates if not results else (results[0]["rate"],)
-            runs = [trained(subject, dataset, parts, rate, plan.epochs) for rate in rates]
+            runs = []
+            for rate in rates:
+                with suppress(FloatingPointError):  # too high a rate
+                    runs.append(trained(subject, dataset, parts, rate, plan.epochs))
+            runs = [run for run in runs if np.isfinite(run["validation_mae"])]
+            if not runs:
+                raise click.ClickException(f"{name} needs a lower --rate, got NaN with {rates}")
             best = min(runs, key=lambda run: run["validation_mae"])
             tried = {str(run["rate"]): run["validation_mae"] for run in runs}
             result = {"model": name, "fold": fold, **best, "rates_tried": tried}

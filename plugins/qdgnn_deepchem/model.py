@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from deepchem.data import Dataset
+from deepchem.models.optimizers import Adam
 from deepchem.models.torch_models import TorchModel
 from deepchem.trans import undo_transforms
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ from qdgnn_ase import (
 from qdgnn_deepchem.crystal_graph import CrystalGraph
 from qdgnn_deepchem.featurizer import QDGNNFeaturizer
 from qdgnn_deepchem.network import Network
-from qdgnn_deepchem.schedules import repaired
+from qdgnn_deepchem.optimizers import Clipped
 from qdgnn_deepchem.tasks import Mode, masked_labels, task_rows
 
 Array = NDArray[np.float64]
@@ -107,9 +108,9 @@ class QDGNNModel(TorchModel):  # type: ignore[misc]  # DeepChem has no types
             network = Network(PropertyModel(config), classes=mode == "classification")
         self.config, self.mode, self.bag, self.seed = config, mode, bag, seed
         self._featurizer = QDGNNFeaturizer(config.trunk.cutoff, quantum="none")
-        for name in options.keys() & {"learning_rate", "optimizer"}:
-            options[name] = repaired(options[name])
-        super().__init__(network, self._loss, output_types=OUTPUTS, **options)
+        rate = options.pop("learning_rate", 1e-3)
+        optimizer = Clipped(options.pop("optimizer", None) or Adam(learning_rate=rate))
+        super().__init__(network, self._loss, output_types=OUTPUTS, optimizer=optimizer, **options)
 
     @classmethod
     def from_pretrained(cls, model: str | Path = "properties", **options: Any) -> QDGNNModel:
@@ -164,6 +165,7 @@ class QDGNNModel(TorchModel):  # type: ignore[misc]  # DeepChem has no types
 
         Raises:
             ValueError: If a task has no label, or one that its property does not allow.
+            FloatingPointError: If the loss is no longer finite.
         """
         self._prepare(dataset)
         steps = nb_epoch * ceil(len(dataset) / self.batch_size)
@@ -258,6 +260,11 @@ class QDGNNModel(TorchModel):  # type: ignore[misc]  # DeepChem has no types
         shares = dict(zip(self.config.targets, (1 / scaler.width).tolist(), strict=True))
         bag = weights[0] if weights[0].ndim == 3 else weights[0][:, :, None]
         loss, _ = property_loss(outputs[0], labels[0], bag, scaler, shares)
+        if not bool(torch.isfinite(loss)):
+            raise FloatingPointError(
+                f"the loss must be finite, got {loss.item()}; go back to a checkpoint and lower "
+                "learning_rate"
+            )
         return loss if self.regularization_loss is None else loss + self.regularization_loss()
 
     # batches

@@ -41,7 +41,12 @@ class Domain(nn.Module):
             embedding: (n_structures, hidden).
             share: Part of them that is in the domain.
             shrinkage: Of the covariance towards its mean diagonal.
+
+        Raises:
+            ValueError: If an embedding is not finite.
         """
+        if not bool(torch.isfinite(embedding).all()):
+            raise ValueError("embeddings must be finite, got NaN or inf: the training diverged")
         if len(embedding) < MIN_DOMAIN:
             self.limit.fill_(torch.inf)
             return

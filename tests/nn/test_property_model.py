@@ -111,6 +111,9 @@ def test_domain_holds_what_it_was_taken_from(model: PropertyModel) -> None:
     assert not bool(model.in_domain(inside + 20.0).any())
     model.set_domain(inside[:5])  # too few to tell
     assert bool(model.in_domain(inside + 20.0).all())
+    inside[7] = torch.nan
+    with pytest.raises(ValueError, match="embeddings must be finite"):
+        model.set_domain(inside)
 
 
 def _model(quantum: str) -> PropertyModel:

@@ -738,6 +738,42 @@ def test_bench_beside_deepchems_models(
         CliRunner().invoke(bench_module.bench, arguments, catch_exceptions=False)
 
 
+def test_gradients_are_clipped(dc: Any, folds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain descent moves by the rate times the clipped norm at most."""
+    clip = 1e-3
+    monkeypatch.setattr("qdgnn_deepchem.optimizers.CLIP", clip)
+    model = small(optimizer=dc.models.optimizers.GradientDescent(learning_rate=0.5))
+    before = [parameter.detach().clone() for parameter in model.model.parameters()]
+    steps: list[int] = []
+    model.fit(folds[0], nb_epoch=1, callbacks=lambda _, step: steps.append(step))
+    moved = [a - b for a, b in zip(model.model.parameters(), before, strict=True)]
+    distance = float(torch.cat([part.flatten() for part in moved]).norm())
+    assert 0 < distance <= 1.001 * 0.5 * clip * len(steps)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(folds: Any) -> None:
+    model = small(learning_rate=1e9)
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        model.fit(folds[0], nb_epoch=5)
+
+
+def test_bench_leaves_out_rates_that_diverge(
+    dc: Any, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [str(file), "--column", "heat", "--folds", "2", "--epochs", "5", "--structures"]
+    arguments += ["30", "--only", "QDGNNModel", "--rate", "1e9"]
+    monkeypatch.setattr(bench_module, "VALIDATION", 0.3)
+    failed = CliRunner().invoke(bench_module.bench, [*arguments, "-o", str(tmp_path / "a")])
+    assert failed.exit_code == 1
+    assert "QDGNNModel needs a lower --rate" in failed.output
+    arguments += ["--rate", "0.01", "-o", str(tmp_path / "b")]
+    done = CliRunner().invoke(bench_module.bench, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    first = json.loads((tmp_path / "b" / "QDGNNModel_0.json").read_text())
+    assert first["rate"] == 0.01
+    assert list(first["rates_tried"]) == ["0.01"]
+
+
 def test_bench_keeps_formulas_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="none for"):
         bench_module.parts_of(SALTS[:2], 3, 0)
