@@ -108,7 +108,8 @@ def bench(
         results += model_results(name, known[name], atoms, labels, plan, output)
     document = {
         "command": f"qdgnn bench-deepchem {Path(file).name} --column {column} --structures "
-        f"{structures} --max-atoms {max_atoms} --folds {folds} --epochs {epochs}",
+        f"{structures} --max-atoms {max_atoms} --folds {folds} --epochs {epochs} "
+        + " ".join(f"--rate {first:g}" for first in rate),
         "unit": unit,
         "structures": len(atoms),
         "formulas": len({reduced_formula(a) for a in atoms}),

@@ -76,7 +76,7 @@ def bench(out: Path, names: tuple[str, ...], report_only: bool, **options: Any) 
         for name in names or _SIZES:
             for row in _rows(name, predictor, out, options):
                 console.print(", ".join(f"{key} {value}" for key, value in row.items()))
-        _once(out / "speed.json", lambda: speed(predictor))
+        _once(out / "speed.json", speed)
         _once(out / "valid.json", lambda: valid_shares(predictor))
     document = summary(out)
     if not document["runs"]:

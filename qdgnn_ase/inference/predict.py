@@ -25,6 +25,7 @@ from qdgnn_ase.inference.derived import (
     propagated,
     young_modulus,
 )
+from qdgnn_ase.nn.speed import keep_freed_memory
 from qdgnn_ase.properties import PROPERTIES
 from qdgnn_ase.quantum.references import check_elements
 from qdgnn_ase.training.checkpoint import load_property_model
@@ -71,6 +72,7 @@ class Predictor:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model, self.scaler, self.document = load_property_model(model, self.device)
         self.model.requires_grad_(False)
+        keep_freed_memory()
         self._seen = self.model.counts.cpu() > 0
         training = self.document["training"]
         self._bases = set(training.get("bases", ("structure",)))

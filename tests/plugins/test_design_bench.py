@@ -21,11 +21,13 @@ pytest.importorskip("botorch")
 
 from qdgnn_design.bench import bench, run_one
 from qdgnn_design.bench_case import case_study, lithium_thiophosphate
+from qdgnn_design.bench_checks import speed
 from qdgnn_design.bench_conflict import best_known, run_conflict
 from qdgnn_design.bench_gap import learned_surrogate, run_gap
 from qdgnn_design.bench_oracle import FastEMT, emt_values, strained_modulus
 from qdgnn_design.bench_report import markdown, table
 from qdgnn_design.bench_rows import cut_half_line, read_rows, resumed
+from qdgnn_design.bench_sections import speed_lines
 from qdgnn_design.bench_tasks import Task
 from qdgnn_design.evaluate import Values
 from qdgnn_design.space import DesignSpace, SpaceConfig
@@ -66,6 +68,17 @@ def test_half_a_line_does_not_spoil_the_next(tmp_path: Path) -> None:
     cut_half_line(path)
     assert path.read_text() == '{"a": 1}\n'
     cut_half_line(tmp_path / "none.jsonl")
+
+
+@pytest.mark.slow
+def test_speed_of_the_surrogate_and_of_t1() -> None:
+    row = speed(n=3, processes=2)
+    assert row["structures"] == 6
+    assert row["atoms"] == 20
+    assert 0 < 60e3 / row["per_cpu_minute"] < 10e3
+    assert 0 < row["t1_cpu_ms"] < 10e3
+    both = float(speed_lines({"speed": row})[-1].split(": ")[-1].split()[0].replace(",", ""))
+    assert both < row["per_cpu_minute"]
 
 
 def test_bench_report_says_who_wins() -> None:
