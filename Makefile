@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 SOURCES = pyproject.toml constraints.txt
 
-.PHONY: demo test lint docs results results-properties results-deepchem dft results-dft results-design clean
+.PHONY: demo test lint docs results results-properties results-deepchem results-phonons dft results-dft results-design clean
 
 demo: .venv/core
 	.venv/bin/qdgnn demo
@@ -70,7 +70,7 @@ results-properties: .venv/dev
 	.venv/bin/qdgnn bench-fidelity $(DATA)/perov5/perov5.jsonl.gz --target band_gap=dir_gap \
 	  --level gpaw/GLLB-SC -o $(PROPERTY_RUN)/fidelity --json $(RESULTS)/fidelity.json
 
-# DeepChem's crystal models beside ours, three CPU hours; goes on where it was killed
+# DeepChem's crystal models beside ours, about an hour; goes on where it was killed
 DEEPCHEM_RUN = build/deepchem
 DEEPCHEM_RESULTS = plugins/qdgnn_deepchem/results
 results-deepchem: .venv/dev
@@ -83,6 +83,16 @@ results-deepchem: .venv/dev
 	    cp $(DEEPCHEM_RUN)/$$set/bench.$$kind $(DEEPCHEM_RESULTS)/$$set.$$kind || exit 1; \
 	  done \
 	done
+
+# The tables of the phonon plugin, about two CPU hours; goes on where it was killed
+PHONON_RUN = build/phonons
+PHONON_RESULTS = plugins/qdgnn_phonons/results
+results-phonons: .venv/dev
+	.venv/bin/qdgnn bench-sampling --json $(PHONON_RESULTS)/sampling.json
+	.venv/bin/qdgnn bench-phonons --data $(DATA) -n 110 -o $(PHONON_RUN)
+	.venv/bin/qdgnn bench-phonon-arms --family NaCl --family Si --epochs 150 -o $(PHONON_RUN)
+	cp $(PHONON_RUN)/phonons.json $(PHONON_RUN)/phonons.md \
+	  $(PHONON_RUN)/arms.json $(PHONON_RUN)/arms.md $(PHONON_RESULTS)
 
 # GPAW (GPL) from source, serial: half a minute with a C++ compiler and no other system package
 dft: .venv/core
