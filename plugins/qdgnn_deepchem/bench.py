@@ -149,12 +149,13 @@ def model_results(
     """Results of a model on every fold, each kept in a file of its own."""
     from deepchem.data import NumpyDataset
 
-    features = np.empty(len(atoms), dtype=object)
-    features[:] = [subject.features(a) for a in atoms]
-    dataset = NumpyDataset(features, labels)
+    targets = [folder / f"{name}_{fold}.json" for fold in range(plan.folds)]
+    if not all(target.is_file() for target in targets):
+        features = np.empty(len(atoms), dtype=object)
+        features[:] = [subject.features(a) for a in atoms]
+        dataset = NumpyDataset(features, labels)
     results: list[Result] = []
-    for fold in range(plan.folds):
-        target = folder / f"{name}_{fold}.json"
+    for fold, target in enumerate(targets):
         if not target.is_file():
             parts = parts_of(atoms, plan.folds, fold)
             rates = plan.rates if not results else (results[0]["rate"],)
