@@ -90,7 +90,8 @@ PHONON_RESULTS = plugins/qdgnn_phonons/results
 results-phonons: .venv/dev
 	.venv/bin/qdgnn bench-sampling --json $(PHONON_RESULTS)/sampling.json
 	.venv/bin/qdgnn bench-phonons --data $(DATA) -n 110 -o $(PHONON_RUN)
-	.venv/bin/qdgnn bench-phonon-arms --family NaCl --family Si --epochs 150 -o $(PHONON_RUN)
+	.venv/bin/qdgnn bench-phonon-arms --family Si --size 20 -o $(PHONON_RUN)
+	.venv/bin/qdgnn bench-phonon-arms --family NaCl --epochs 150 -o $(PHONON_RUN)
 	cp $(PHONON_RUN)/phonons.json $(PHONON_RUN)/phonons.md \
 	  $(PHONON_RUN)/arms.json $(PHONON_RUN)/arms.md $(PHONON_RESULTS)
 
