@@ -84,7 +84,7 @@ results-deepchem: .venv/dev
 	  done \
 	done
 
-# The tables of the phonon plugin, about two CPU hours; goes on where it was killed
+# The tables of the phonon plugin, about an hour; goes on where it was killed
 PHONON_RUN = build/phonons
 PHONON_RESULTS = plugins/qdgnn_phonons/results
 results-phonons: .venv/dev
@@ -119,6 +119,7 @@ results-design: .venv/dev
 	$(DESIGN) --task perovskite --methods hybrid,bayes,hill-climb,genetic,random
 	$(DESIGN) --task conflict --methods hybrid,hill-climb,genetic,annealing,random
 	$(DESIGN) --task gap --seeds 2 --methods hybrid,bayes,hill-climb,genetic,annealing
+	$(DESIGN) --task gap --goals 2 --seeds 1 --methods random,ppo
 	.venv/bin/qdgnn bench-design-case -o $(DESIGN_RUN)/case --budget 100
 	cp $(addprefix $(DESIGN_RUN)/bench/design,.json .md .png) $(DESIGN_RESULTS)
 	cp $(addprefix $(DESIGN_RUN)/case/case_study,.json .md) $(DESIGN_RESULTS)

@@ -46,7 +46,10 @@ class Domain(nn.Module):
             ValueError: If an embedding is not finite.
         """
         if not bool(torch.isfinite(embedding).all()):
-            raise ValueError("embeddings must be finite, got NaN or inf: the training diverged")
+            raise ValueError(
+                "embeddings must be finite, got NaN or inf: the training diverged; lower its "
+                "learning rate"
+            )
         if len(embedding) < MIN_DOMAIN:
             self.limit.fill_(torch.inf)
             return

@@ -22,8 +22,8 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep the memory that a calculation frees for the next one.
 
     Without it glibc returns to the system what is free above a threshold, and every large tensor,
-    and faults the pages in again at each call. The peak of the process stays,
-    with large cells that of fragmented memory, a half more.
+    and faults the pages in again at each call. The peak of the process stays, with large cells that
+    of fragmented memory, a half more.
     Nothing is changed where a variable MALLOC_* of the environment sets glibc, or without glibc.
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):

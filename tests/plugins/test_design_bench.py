@@ -75,10 +75,9 @@ def test_speed_of_the_surrogate_and_of_t1() -> None:
     row = speed(n=3, processes=2)
     assert row["structures"] == 6
     assert row["atoms"] == 20
-    assert 0 < 60e3 / row["per_cpu_minute"] < 10e3
-    assert 0 < row["t1_cpu_ms"] < 10e3
+    assert row["t1_cpu_ms"] > 0
     both = float(speed_lines({"speed": row})[-1].split(": ")[-1].split()[0].replace(",", ""))
-    assert both < row["per_cpu_minute"]
+    assert 60e3 / both == pytest.approx(60e3 / row["per_cpu_minute"] + row["t1_cpu_ms"], rel=0.02)
 
 
 def test_bench_report_says_who_wins() -> None:
