@@ -16,9 +16,11 @@ from typing import IO, Any
 
 import numpy as np
 from ase import Atoms
+from ase.units import Bohr
 
 from qdgnn_dft.backend import make_record, mechanical_values, require
 from qdgnn_dft.bands import Array, around_edges, band_edges, calculator_edges
+from qdgnn_dft.density import coarse, hirshfeld_moments
 from qdgnn_dft.record import Record
 from qdgnn_dft.settings import DFTSettings
 
@@ -70,7 +72,7 @@ class GPAWBackend:
             values = mechanical_values(best)
             values["total_magnetic_moment"] = float(best.calc.get_magnetic_moment())
             if not is_free_atom(atoms):  # whose two spins have Fermi levels of their own
-                values |= _electronic(best.calc, settings["path_points"], txt)
+                values |= _electronic(best.calc, settings, txt)
         if not atoms.pbc.all():
             values.pop("stress", None)
         provenance = {
@@ -148,45 +150,67 @@ def in_a_box(atoms: Atoms) -> Atoms:
     return box
 
 
-def _electronic(calculator: Any, path_points: int, txt: IO[str] | None) -> dict[str, Any]:
-    """Band edges, Fermi level, Hirshfeld charges and moments of a converged calculator."""
+def _electronic(calculator: Any, settings: dict[str, Any], txt: IO[str] | None) -> dict[str, Any]:
+    """Band edges, Fermi level, moments and what the density says, of a converged calculator."""
     fermi = float(calculator.get_fermi_level())
     return {
         "fermi_level": fermi,
-        **_edges(calculator, fermi, path_points, txt),
-        "charges": _hirshfeld_charges(calculator),
+        **_edges(calculator, settings["path_points"], "spin_orbit" in settings, txt),
+        **_density_values(calculator),
         "magnetic_moments": calculator.get_magnetic_moments(),
     }
 
 
 def _edges(
-    calculator: Any, fermi: float, path_points: int, txt: IO[str] | None = None
+    calculator: Any, path_points: int, spin_orbit: bool = False, txt: IO[str] | None = None
 ) -> dict[str, Any]:
     """Edges over the mesh, the lines of high symmetry and, finer, around the edges on them."""
-    parts = [calculator_edges(calculator, -LOOSE_BANDS)]
-    edges = band_edges(*parts[0], fermi)
+    levels = _spin_orbit_levels if spin_orbit else _levels
+    on_mesh, mesh, fermi = levels(calculator)
+    edges = band_edges(on_mesh, mesh, fermi)
     if edges["band_gap"] == 0.0 or not path_points:
         return edges
-    lines = calculator.get_atoms().cell.bandpath(npoints=path_points).kpts
-    parts.append(_at_fixed_density(calculator, lines, txt))
-    finer = around_edges(*parts[1], fermi)
-    parts.append(_at_fixed_density(calculator, finer, txt))
-    n_bands = min(eigenvalues.shape[2] for eigenvalues, _ in parts)
-    eigenvalues = np.concatenate([values[..., :n_bands] for values, _ in parts], axis=1)
-    return band_edges(eigenvalues, np.concatenate([points for _, points in parts]), fermi)
+    path = calculator.get_atoms().cell.bandpath(npoints=path_points).kpts
+    on_lines, lines, _ = levels(_at_fixed_density(calculator, path, txt))
+    finer = around_edges(on_lines, lines, fermi)
+    on_finer, finer, _ = levels(_at_fixed_density(calculator, finer, txt))
+    parts = (on_mesh, on_lines, on_finer)
+    n_bands = min(part.shape[2] for part in parts)
+    eigenvalues = np.concatenate([part[..., :n_bands] for part in parts], axis=1)
+    return band_edges(eigenvalues, np.concatenate([mesh, lines, finer]), fermi)
 
 
-def _at_fixed_density(calculator: Any, k_points: Array, txt: IO[str] | None) -> tuple[Array, Array]:
-    """Eigenvalues (n_spins, n_k, n_bands) in eV at any k-points, and these."""
-    fixed = calculator.fixed_density(
+def _levels(calculator: Any) -> tuple[Array, Array, float]:
+    """Eigenvalues (n_spins, n_k, n_bands) in eV, their k-points, and the Fermi level."""
+    return *calculator_edges(calculator, -LOOSE_BANDS), float(calculator.get_fermi_level())
+
+
+def _spin_orbit_levels(calculator: Any) -> tuple[Array, Array, float]:
+    """The same with spin-orbit coupling, added to the scalar-relativistic states (1, n_k, 2 n)."""
+    coupled = require("gpaw.spinorbit", REMEDY).soc_eigenstates(calculator, n2=-LOOSE_BANDS)
+    points = np.asarray(calculator.get_bz_k_points(), dtype=np.float64)
+    return coupled.eigenvalues()[None], points, float(coupled.fermi_level)
+
+
+def _at_fixed_density(calculator: Any, k_points: Array, txt: IO[str] | None) -> Any:
+    """A calculator with the states at any k-points."""
+    return calculator.fixed_density(
         kpts=k_points,
         symmetry="off",
         convergence={"bands": -LOOSE_BANDS, "eigenstates": EIGENSTATES_OF_LINES},
         txt=txt,
     )
-    return calculator_edges(fixed, -LOOSE_BANDS)
 
 
-def _hirshfeld_charges(calculator: Any) -> list[float]:
-    partitioning = require("gpaw.analyse.hirshfeld", REMEDY).HirshfeldPartitioning(calculator)
-    return [float(charge) for charge in partitioning.get_charges()]
+def _density_values(calculator: Any) -> dict[str, Any]:
+    """Hirshfeld moments of the all-electron density and its change from free atoms."""
+    atoms = calculator.get_atoms()
+    free = require("gpaw.analyse.hirshfeld", REMEDY).HirshfeldDensity(calculator)
+    spins = calculator.density.get_all_electron_density(atoms)[0] / Bohr**3
+    density, superposed = spins.sum(axis=0), free.get_density()[0] / Bohr**3
+    each = (free.get_density([index])[0] / Bohr**3 for index in range(len(atoms)))
+    spin_density = spins[0] - spins[1] if len(spins) == 2 else None
+    return {
+        **hirshfeld_moments(atoms, density, superposed, each, spin_density),
+        "density_difference": coarse(density - superposed),
+    }

@@ -25,7 +25,12 @@ UNITS: dict[str, str] = {
     "vbm_k_point": "fractions of the reciprocal vectors",
     "cbm_k_point": "fractions of the reciprocal vectors",
     "fermi_level": "eV",
-    "charges": "e per atom",
+    "charges": "e per atom, Hirshfeld or of the code",
+    "dipole_norms": "e Å per atom, Hirshfeld",
+    "quadrupole_norms": "e Å^2 per atom, Hirshfeld",
+    "quadrupole_determinants": "e^3 Å^6 per atom, Hirshfeld",
+    "hirshfeld_spins": "electrons per atom",
+    "density_difference": "electrons/Å^3 on a coarse grid of the cell, less free atoms",
     "magnetic_moments": "Bohr magnetons per atom",
     "total_magnetic_moment": "Bohr magnetons",
 }

@@ -52,6 +52,8 @@ class DFTSettings:
     """Width of the Fermi-Dirac distribution in eV."""
     path_points: int = 24
     """Points on the lines of high symmetry where the gap is looked for; 0 takes the mesh only."""
+    spin_orbit: bool = False
+    """Add spin-orbit coupling to the levels of the gap, as perturbation after convergence."""
 
     def __post_init__(self) -> None:
         if self.cutoff_ev is not None and not self.cutoff_ev > 0:
@@ -71,6 +73,7 @@ class DFTSettings:
             "smearing_ev": self.smearing_ev,
             "path_points": self.path_points if atoms.pbc.all() else 0,
             "starts": {name: start.tolist() for name, start in magnetic_starts(atoms).items()},
+            **({"spin_orbit": True} if self.spin_orbit else {}),
         }
 
 
