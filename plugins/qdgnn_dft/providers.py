@@ -28,7 +28,14 @@ _OF_STRUCTURE = {
     "band_gap_direct": "eV",
     "fermi_level": "eV",
 }
-_OF_ATOMS = {"charges": "e", "magnetic_moments": "Bohr magnetons"}
+_OF_ATOMS = {
+    "charges": "e",
+    "magnetic_moments": "Bohr magnetons",
+    "hirshfeld_spins": "electrons",
+    "dipole_norms": "e Å",
+    "quadrupole_norms": "e Å^2",
+    "quadrupole_determinants": "e^3 Å^6",
+}
 
 
 class StoredDescriptors:

@@ -83,10 +83,17 @@ def test_no_k_points_across_vacuum() -> None:
     assert even_mesh(molecule("H2O"), 3.0) == [1, 1, 1]
 
 
+def test_spin_orbit_coupling_has_a_key_of_its_own() -> None:
+    plain, coupled = (
+        DFTSettings(spin_orbit=coupling).resolve(bulk("Si")) for coupling in (False, True)
+    )
+    assert coupled == {**plain, "spin_orbit": True}
+
+
 def test_cutoffs_follow_the_hardest_element() -> None:
-    assert default_cutoff(bulk("Si")) == 400.0
-    assert default_cutoff(bulk("MgO", "rocksalt", a=4.2)) >= 500.0
-    assert default_cutoff(bulk("LiF", "rocksalt", a=4.0)) >= 500.0
+    assert default_cutoff(bulk("Si")) == 500.0
+    assert default_cutoff(bulk("MgO", "rocksalt", a=4.2)) == 700.0
+    assert default_cutoff(bulk("LiF", "rocksalt", a=4.0)) == 800.0
 
 
 def test_mesh_and_cutoff_are_in_the_settings_of_the_key() -> None:
@@ -265,8 +272,18 @@ def test_shipped_references_have_their_provenance() -> None:
 def test_reference_structures() -> None:
     assert str(reference_structures("O")[0].symbols) == "O2"
     assert len(reference_structures("Si")) == 5
-    with pytest.raises(ValueError, match="its reference is not defined here"):
-        reference_structures("I")
+    assert [len(atoms) for atoms in reference_structures("Sb")] == [2] * 5
+    for without in ("I", "Te"):  # ASE calls the chains of Te hcp
+        with pytest.raises(ValueError, match="its reference is not defined here"):
+            reference_structures(without)
+
+
+def test_sulfur_is_a_ring_of_eight() -> None:
+    (ring,) = reference_structures("S")
+    distances = ring.get_all_distances()
+    assert np.sort(distances, axis=1)[:, 1:3] == pytest.approx(np.full((8, 2), 2.055))
+    assert ring.get_angle(7, 0, 1) == pytest.approx(108.0)
+    assert abs(ring.get_dihedral(0, 1, 2, 3, mic=False) - 180.0) == pytest.approx(81.2, abs=0.3)
 
 
 # descriptors and leakage
