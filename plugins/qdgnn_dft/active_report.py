@@ -14,6 +14,9 @@ METRICS = {"energy_mae": "E MAE, eV/atom", "forces_mae": "F MAE, eV/Å"}
 def compared(arms: Mapping[Any, Sequence[Sequence[Row]]]) -> list[Row]:
     """Mean error of each arm by round, with the standard deviation over seeds.
 
+    With two arms and several seeds also the mean of first less second, paired by seed, and its
+    standard error.
+
     Args:
         arms: Arm -> runs (one per seed) -> rows of `run_arm`.
     """
@@ -26,6 +29,14 @@ def compared(arms: Mapping[Any, Sequence[Sequence[Row]]]) -> list[Row]:
                 values = [run[number][metric] for run in runs]
                 row[f"{arm}_{metric}"] = float(np.mean(values))
                 row[f"{arm}_{metric}_std"] = float(np.std(values))
+        for metric in METRICS if len(arms) == 2 else ():
+            first_arm, second_arm = arms.values()
+            pairs = zip(first_arm, second_arm, strict=True)
+            differences = [a[number][metric] - b[number][metric] for a, b in pairs]
+            row[f"difference_{metric}"] = float(np.mean(differences))
+            if len(differences) > 1:
+                spread = np.std(differences, ddof=1) / len(differences) ** 0.5
+                row[f"difference_{metric}_error"] = float(spread)
         table.append(row)
     return table
 
@@ -51,9 +62,15 @@ def _cell(row: Row, arm: str, metric: str, n_seeds: int) -> str:
 
 
 def _verdict(row: Row, metric: str, n_seeds: int) -> str:
+    """Who wins by more than two standard errors, if there is an error to go by."""
     active, random = (row[f"{arm}_{metric}"] for arm in ("active", "random"))
-    ratio = active / random
-    who = "active wins" if ratio < 1 else "random wins"
+    difference, error = row[f"difference_{metric}"], row.get(f"difference_{metric}_error")
+    who = "active wins" if difference < 0 else "random wins"
+    if error is None:
+        who += " (one seed: no error known)"
+    elif abs(difference) <= 2 * error:
+        who = f"not told apart (difference {difference:+.4f}, standard error {error:.4f})"
     return (
-        f"- {METRICS[metric]}, last round, {n_seeds} seed(s): active / random = {ratio:.2f}, {who}"
+        f"- {METRICS[metric]}, last round, {n_seeds} seed(s): active / random = "
+        f"{active / random:.2f}, {who}"
     )

@@ -105,3 +105,15 @@ def test_report_says_who_wins() -> None:
     assert "| 8 | 0.1000 ± 0.0000 | 0.2000 ± 0.0000 |" in text
     worse = compared({"active": runs(0.3), "random": runs(0.2)})
     assert "random wins" in markdown(worse, ["active", "random"], 2)
+
+
+def test_report_does_not_call_a_winner_within_the_spread() -> None:
+    def run(error: float) -> list[dict[str, float]]:
+        return [{"round": 0, "labels": 8, "energy_mae": error, "forces_mae": error}]
+
+    arms = {"active": [run(0.1), run(0.3)], "random": [run(0.3), run(0.2)]}
+    text = markdown(compared(arms), ["active", "random"], 2)
+    assert "not told apart (difference -0.0500, standard error 0.1500)" in text
+    assert "wins" not in text
+    alone = {"active": [run(0.1)], "random": [run(0.3)]}
+    assert "active wins (one seed" in markdown(compared(alone), ["active", "random"], 1)
