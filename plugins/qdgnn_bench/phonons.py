@@ -11,10 +11,9 @@ a potential has there are subtracted; DFT's are zero but for its convergence.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -25,6 +24,9 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from qdgnn_ase import read_structures, reduced_formula
+
+if TYPE_CHECKING:
+    from phonopy import Phonopy
 
 Row = dict[str, Any]
 Array = NDArray[np.float64]
@@ -40,6 +42,9 @@ SYMPREC = 0.05
 """Å. The mean of two frames, one atom of each displaced by 0.01 Å, is within a tenth of it."""
 TRANSLATION = 0.01
 """THz. Modes below it in DFT are the translations, which are exact for everybody: left out."""
+
+DFT = "DFT"
+"""Name of the force constants that the others are compared with."""
 
 
 def read_sets(folder: str | Path) -> dict[str, list[Atoms]]:
@@ -84,8 +89,17 @@ def _symmetrise(atoms: Atoms) -> None:
     atoms.positions += moves - np.median(moves, axis=0)  # spglib may put the origin on one atom
 
 
-def frequencies(ideal: Atoms, displacements: Array, forces: Array) -> Array:
-    """Frequencies at the commensurate wave vectors, (n_q, n_bands) in THz.
+def frequencies(phonon: Phonopy) -> Array:
+    """Frequencies at the commensurate wave vectors, (n_q, n_bands) in THz."""
+    from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
+
+    multiples = np.rint(np.linalg.inv(phonon.primitive_matrix)).astype(int)
+    phonon.run_qpoints(get_commensurate_points(multiples))
+    return np.asarray(phonon.qpoints.frequencies, dtype=np.float64)
+
+
+def fitted(ideal: Atoms, displacements: Array, forces: Array) -> Phonopy:
+    """Phonopy object of the primitive cell with force constants by symfc.
 
     Args:
         ideal: Undisplaced supercell.
@@ -93,7 +107,6 @@ def frequencies(ideal: Atoms, displacements: Array, forces: Array) -> Array:
         forces: (n_frames, n_atoms, 3) eV/Å.
     """
     from phonopy import Phonopy
-    from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
     from phonopy.structure.atoms import PhonopyAtoms
     from phonopy.structure.cells import guess_primitive_matrix
 
@@ -106,9 +119,19 @@ def frequencies(ideal: Atoms, displacements: Array, forces: Array) -> Array:
     phonon = Phonopy(cell, np.eye(3, dtype=int), primitive_matrix=primitive, symprec=1e-3)
     phonon.dataset = {"displacements": displacements, "forces": forces}
     phonon.produce_force_constants(fc_calculator="symfc")
-    multiples = np.rint(np.linalg.inv(primitive)).astype(int)
-    phonon.run_qpoints(get_commensurate_points(multiples))
-    return np.asarray(phonon.qpoints.frequencies, dtype=np.float64)
+    return phonon
+
+
+def refitted(frames: Sequence[Atoms], calculators: dict[str, Calculator]) -> dict[str, Phonopy]:
+    """`fitted` to DFT's forces, under `DFT`, and to each calculator's on the same supercells."""
+    ideal = undisplaced(frames)
+    displacements = np.array([_displacement(atoms, ideal) for atoms in frames])
+    dft = np.array([atoms.get_forces() for atoms in frames])
+    phonons = {DFT: fitted(ideal, displacements, dft)}
+    for name, calculator in calculators.items():
+        forces = np.array([_forces(atoms, calculator) for atoms in [ideal, *frames]])
+        phonons[name] = fitted(ideal, displacements, forces[1:] - forces[0])
+    return phonons
 
 
 def compare(frames: Sequence[Atoms], calculators: dict[str, Calculator]) -> dict[str, Row]:
@@ -116,22 +139,17 @@ def compare(frames: Sequence[Atoms], calculators: dict[str, Calculator]) -> dict
 
     Returns:
         By name: mean absolute error and mean error in THz, scale (least-squares factor from DFT to
-        the potential: below 1 is too soft), both frequency lists, CPU seconds.
+        the potential: below 1 is too soft), both frequency lists.
     """
-    ideal = undisplaced(frames)
-    displacements = np.array([_displacement(atoms, ideal) for atoms in frames])
-    wanted = frequencies(ideal, displacements, np.array([a.get_forces() for a in frames]))
+    found = {name: frequencies(phonon) for name, phonon in refitted(frames, calculators).items()}
+    wanted = found.pop(DFT)
     kept = np.abs(wanted) > TRANSLATION
     rows = {}
-    for name, calculator in calculators.items():
-        started = time.process_time()
-        forces = np.array([_forces(atoms, calculator) for atoms in [ideal, *frames]])
-        seconds = time.process_time() - started
-        got = frequencies(ideal, displacements, forces[1:] - forces[0])
+    for name, got in found.items():
         error = (got - wanted)[kept]
         rows[name] = {
-            "formula": reduced_formula(ideal),
-            "n_atoms": len(ideal),
+            "formula": reduced_formula(frames[0]),
+            "n_atoms": len(frames[0]),
             "frames": len(frames),
             "wave_vectors": len(wanted),
             "mae": float(np.abs(error).mean()),
@@ -139,7 +157,6 @@ def compare(frames: Sequence[Atoms], calculators: dict[str, Calculator]) -> dict
             "scale": float((got * wanted)[kept].sum() / (wanted[kept] ** 2).sum()),
             "dft": wanted[kept].tolist(),
             "potential": got[kept].tolist(),
-            "seconds": seconds,
         }
     return rows
 
@@ -157,7 +174,6 @@ def summarise(rows: Sequence[Row]) -> Row:
         "mae_asked": float(np.mean(asked)) if asked else None,
         "mae_all": float(np.mean([row["mae"] for row in rows])),
         "scale": float(np.median([row["scale"] for row in rows])),
-        "seconds": sum(row["seconds"] for row in rows),
     }
 
 

@@ -26,6 +26,7 @@ from qdgnn_bench.equation_of_state import SOLIDS, bulk_modulus, modulus_error, r
 from qdgnn_bench.equation_of_state import markdown as modulus_table
 from qdgnn_bench.equation_of_state import summarise as summarise_moduli
 from qdgnn_bench.lattice import lattice_error, markdown, median, select, summarise
+from qdgnn_bench.phonon_curves import heat_capacities, phonon_curves
 from qdgnn_bench.solids import fold_of_model, solids
 
 
@@ -219,7 +220,7 @@ def test_frequencies_are_those_of_the_hessian(two_phase: tuple[Atoms, Springs], 
     displacements = np.array(moves(ideal))
     frames = labelled(ideal, springs, list(displacements))
     forces = np.array([atoms.get_forces() for atoms in frames])
-    got = phonons.frequencies(ideal, displacements, forces)
+    got = phonons.frequencies(phonons.fitted(ideal, displacements, forces))
     assert got.shape == (4, 6)  # a primitive cell of 2 atoms, 4 wave vectors
     assert np.allclose(np.sort(got.ravel()), springs.spectrum(), atol=2e-3)
 
@@ -293,6 +294,31 @@ def test_command(tmp_path: Path) -> None:
     assert text.strip() in result.output
     assert (tmp_path / "out_lattice.png").stat().st_size > 5_000
     assert (tmp_path / "out_phonons.png").stat().st_size > 5_000
+
+
+def test_heat_capacities_beside_those_of_the_same_springs(
+    two_phase: tuple[Atoms, Springs],
+) -> None:
+    ideal, springs = two_phase
+    soft = Springs(ideal, 3.0)
+    soft.hessian *= 0.5
+    frames = labelled(ideal, springs, random_moves(ideal, 10))
+    found = phonons.refitted(frames, {"same": springs, "soft": soft})
+    same, softer = heat_capacities("crystal", found)
+    assert same["errors_percent"] == pytest.approx([0.0, 0.0, 0.0], abs=1e-6)
+    assert softer["errors_percent"][0] > softer["errors_percent"][2] > 0
+
+
+@pytest.mark.slow
+def test_curves_command(tmp_path: Path) -> None:
+    write_supercells(tmp_path, ("NaCl", "MgO", "AlN"))
+    arguments = [str(tmp_path), "--json", str(tmp_path / "curves.json")]
+    result = CliRunner().invoke(phonon_curves, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "curves.json").read_text())["rows"]
+    assert [row["crystal"] for row in rows] == ["NaCl", "MgO", "AlN"]
+    assert "| NaCl | ours |" in (tmp_path / "curves.md").read_text()
+    assert (tmp_path / "curves.png").stat().st_size > 5_000
 
 
 def test_nothing_to_do() -> None:
