@@ -90,6 +90,8 @@ PHONON_RESULTS = plugins/qdgnn_phonons/results
 results-phonons: .venv/dev
 	.venv/bin/qdgnn bench-sampling --json $(PHONON_RESULTS)/sampling.json
 	.venv/bin/qdgnn bench-phonons --data $(DATA) -n 110 -o $(PHONON_RUN)
+	.venv/bin/qdgnn bench-phonon-curves $(DATA)/pes_phonopy --m3gnet $(M3GNET) \
+	  --json $(PHONON_RESULTS)/curves.json
 	.venv/bin/qdgnn bench-phonon-arms --family Si --size 20 -o $(PHONON_RUN)
 	.venv/bin/qdgnn bench-phonon-arms --family NaCl --epochs 150 -o $(PHONON_RUN)
 	cp $(PHONON_RUN)/phonons.json $(PHONON_RUN)/phonons.md \
@@ -113,7 +115,7 @@ results-dft: dft
 	.venv/bin/qdgnn bench-dft-labels $(DATA)/perov5/perov5.jsonl.gz --energy heat_ref \
 	  --gap ind_gap --store $(DFT_RUN)/labels.db --jobs 2 --json $(DFT_RESULTS)/labels.json
 	.venv/bin/qdgnn bench-store --json $(DFT_RESULTS)/store.json
-	.venv/bin/qdgnn bench-active-learning --seeds 3 --pool 80 --epochs 10 \
+	.venv/bin/qdgnn bench-active-learning --seeds 5 --pool 80 --epochs 10 \
 	  --json $(DFT_RESULTS)/active_learning.json \
 	  --markdown $(DFT_RESULTS)/active_learning.md
 

@@ -53,7 +53,7 @@ def phonon_curves(displacements: str, m3gnet: str | None, model: str, output: Pa
             phonons = refitted(sets[name], calculators)
             draw_bands(axes, name, phonons)
             rows += heat_capacities(name, phonons)
-    panels[0].legend(loc="upper right", fontsize="small")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     document = {
         "date": date.today().isoformat(),
         "machine": platform.processor() or platform.machine(),
@@ -69,6 +69,7 @@ def phonon_curves(displacements: str, m3gnet: str | None, model: str, output: Pa
 def draw_bands(axes: Any, title: str, phonons: dict[str, Any]) -> None:
     """Bands of all potentials over one path, imaginary frequencies below zero."""
     from qdgnn_phonons import band_structure
+    from qdgnn_phonons.figures import special_points
 
     for name, phonon in phonons.items():
         bands = band_structure(phonon)
@@ -78,10 +79,11 @@ def draw_bands(axes: Any, title: str, phonons: dict[str, Any]) -> None:
             if index == 0:
                 drawn[0].set_label(name)
     axes.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
-    ends = [float(distances[-1]) for distances in bands.distances]
-    for end in ends:
-        axes.axvline(end, color="0.85", linewidth=0.8, zorder=0)
-    axes.set(title=title, xlim=(0.0, ends[-1]), xticks=[], ylabel="frequency (THz)")
+    ticks, names = special_points(bands)  # the same for all: one lattice
+    for tick in ticks:
+        axes.axvline(tick, color="0.85", linewidth=0.8, zorder=0)
+    axes.set_xticks(ticks, names, fontsize="small")
+    axes.set(title=title, xlim=(ticks[0], ticks[-1]), ylabel="frequency (THz)")
 
 
 def heat_capacities(name: str, phonons: dict[str, Any]) -> list[Row]:

@@ -21,7 +21,7 @@ def plot_bands(bands: BandStructure, dos: DensityOfStates, path: Path, title: st
     """Bands and density of states side by side, imaginary frequencies below zero."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
-    ticks, names = _ticks(bands)
+    ticks, names = special_points(bands)
     for distances, frequencies in zip(bands.distances, bands.frequencies, strict=True):
         left.plot(distances, frequencies, color="tab:blue", linewidth=1)
     for tick in ticks:
@@ -34,7 +34,7 @@ def plot_bands(bands: BandStructure, dos: DensityOfStates, path: Path, title: st
     _save(figure, path)
 
 
-def _ticks(bands: BandStructure) -> tuple[list[float], list[str]]:
+def special_points(bands: BandStructure) -> tuple[list[float], list[str]]:
     """Places and names of the special points; two names where the path jumps."""
     names = list(bands.labels)
     ticks, texts = [float(bands.distances[0][0])], [names.pop(0)]
