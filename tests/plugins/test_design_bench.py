@@ -28,8 +28,10 @@ from qdgnn_design.bench_oracle import FastEMT, emt_values, strained_modulus
 from qdgnn_design.bench_report import markdown, table
 from qdgnn_design.bench_rows import cut_half_line, read_rows, resumed
 from qdgnn_design.bench_sections import speed_lines
-from qdgnn_design.bench_tasks import Task
+from qdgnn_design.bench_tasks import CATIONS, HIGH_CHARGES, Task, garnet
 from qdgnn_design.evaluate import Values
+from qdgnn_design.filters import Verdict, geometry_residuals
+from qdgnn_design.oxidation import charges_of
 from qdgnn_design.space import DesignSpace, SpaceConfig
 from qdgnn_design.targets import Target
 
@@ -234,6 +236,24 @@ def test_tables_of_conflict_and_gap_say_what_was_measured() -> None:
 
 def replace_volume(row: dict[str, object], size: float) -> dict[str, object]:
     return row | {"hypervolume": dict.fromkeys(("50", "100", "200"), size)}
+
+
+def test_garnet_is_one_and_stays_neutral() -> None:
+    config = SpaceConfig(elements=(*CATIONS, *HIGH_CHARGES), families=("substitute", "pair"))
+    space = DesignSpace(garnet(), config)
+    start = space.start
+    cell = (start.cell.array, start.get_scaled_positions(), start.numbers)
+    assert (len(start), spglib.get_spacegroup(cell)) == (80, "Ia-3d (230)")
+    assert sorted(map(len, space.slots)) == [8, 12, 12, 48]
+    oxygen, _ = neighbor_list("ij", start, {("Al", "O"): 2.1, ("Y", "O"): 2.6})
+    around = np.bincount(oxygen, minlength=80)
+    assert sorted({*around[start.numbers == 13]}) == [4, 6], "tetrahedra and octahedra"
+    assert {*around[start.numbers == 39]} == {8}
+    rng = np.random.default_rng(0)
+    walks = [space.walk(rng, 6).atoms for _ in range(20)]
+    assert all(Verdict(geometry_residuals(atoms)).passed for atoms in (start, *walks))
+    assert any(charges_of(atoms).max() > 3 for atoms in walks), "pairs of other charges"
+    assert len({space.key(atoms) for atoms in walks}) > 15
 
 
 def test_case_starts_from_the_electrolyte() -> None:
