@@ -19,6 +19,7 @@ from click.testing import CliRunner
 pytest.importorskip("sb3_contrib")
 pytest.importorskip("botorch")
 
+from qdgnn_design import bench_verify
 from qdgnn_design.bench import bench, run_one
 from qdgnn_design.bench_case import case_study, lithium_thiophosphate
 from qdgnn_design.bench_checks import speed
@@ -268,7 +269,13 @@ def test_case_starts_from_the_electrolyte() -> None:
 
 
 @pytest.mark.slow
-def test_case_study_tells_start_candidates_and_reasons(tmp_path: Path) -> None:
+def test_case_study_tells_start_candidates_and_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise ImportError("gpaw must be installed")
+
+    monkeypatch.setattr(bench_verify, "gpaw", missing)  # minutes where it is there
     done = CliRunner().invoke(case_study, ["-o", str(tmp_path), "--budget", "6", "--top", "1"])
     assert done.exit_code == 0, done.output
     document = json.loads((tmp_path / "case_study.json").read_text())
@@ -279,3 +286,5 @@ def test_case_study_tells_start_candidates_and_reasons(tmp_path: Path) -> None:
     assert f"| 1 | {Formula(best['formula']).format('metal')} |" in table_text
     assert f"{document['start_values']['band_gap']:.3g}" in table_text
     assert (tmp_path / "report.html").is_file()
+    assert document["verification"] == {"missing": "gpaw must be installed"}
+    assert "Not verified" in table_text
