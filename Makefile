@@ -126,6 +126,7 @@ DESIGN = .venv/bin/qdgnn bench-design -o $(DESIGN_RUN)/bench
 results-design: .venv/dev
 	$(DESIGN) --task EMT-fcc8 --task strain+defects
 	$(DESIGN) --task perovskite --methods hybrid,bayes,hill-climb,genetic,random
+	$(DESIGN) --task garnet --methods hybrid,bayes,hill-climb,genetic,random
 	$(DESIGN) --task conflict --methods hybrid,hill-climb,genetic,annealing,random
 	$(DESIGN) --task gap --seeds 2 --methods hybrid,bayes,hill-climb,genetic,annealing
 	$(DESIGN) --task gap --goals 2 --seeds 1 --methods random,ppo

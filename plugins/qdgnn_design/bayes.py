@@ -3,6 +3,8 @@
 A Gaussian process per target (botorch) models the *properties* over principal components of the
 features; samples of its joint posterior are turned into scores, so the shape of the target counts.
 The next batch maximises the expected improvement of the best score over those samples, greedily.
+After a hit, ranges leave nothing to improve: then the next batch has the highest expected number of
+further hits, and any of the ten best, or of the hits, take the place of the best.
 Bayesian optimisation chooses from walks all over the space and changes of the best; the hybrid from
 the neighbourhood of the best and from what a saved policy proposes.
 """
@@ -23,7 +25,7 @@ from qdgnn_design.policies import policy_proposals
 from qdgnn_design.problem import Outcome, Problem
 from qdgnn_design.search import HORIZON, neighbours
 from qdgnn_design.space import Candidate
-from qdgnn_design.targets import score, squash
+from qdgnn_design.targets import is_hit, score, squash
 
 if TYPE_CHECKING:
     from botorch.models import SingleTaskGP
@@ -33,6 +35,8 @@ Pool = Callable[[list[Outcome]], list[Candidate]]
 
 _COMPONENTS = 16
 _SAMPLES = 64
+_TOP = 10
+"""Outcomes, at least, whose neighbourhood is searched after a hit."""
 _MOST = 96
 """Candidates that compete for a batch, at most."""
 
@@ -86,13 +90,34 @@ def _optimise(
 def _next_batch(problem: Problem, rng: Generator, pool: Pool, batch: int) -> list[Candidate]:
     known = [outcome for outcome in problem.outcomes if outcome.values is not None]
     ranked = sorted(known, key=lambda outcome: -outcome.score)
+    if _wants_hits(problem):
+        ranked = _among_the_best(ranked, rng, problem.n_hits)
     proposals = _fresh(problem, pool(ranked)) if ranked else []
     if len(proposals) <= batch or len(known) < 3:
         return [*proposals, problem.space.walk(rng, HORIZON)][:batch]
     proposals = [proposals[k] for k in rng.permutation(len(proposals))[:_MOST]]
     values = _posterior(problem, known, proposals)
-    scores = np.array([[_score(problem, row) for row in sample] for sample in values])
-    return [proposals[k] for k in _greedy(scores, squash(ranked[0].score), batch)]
+    scores = _over_samples(lambda row: squash(score(row, problem.targets)), values, problem)
+    if _wants_hits(problem):
+        hits = _over_samples(lambda row: is_hit(row, problem.targets), values, problem)
+        chosen = _likeliest(hits, scores, batch)
+    else:
+        chosen = _greedy(scores, squash(ranked[0].score), batch)
+    return [proposals[k] for k in chosen]
+
+
+def _wants_hits(problem: Problem) -> bool:
+    """Whether all that is left to gain are further hits."""
+    return problem.n_hits > 0 and all(target.goal == "range" for target in problem.targets)
+
+
+def _among_the_best(ranked: list[Outcome], rng: Generator, n_hits: int) -> list[Outcome]:
+    """As many of the best as there are hits, at least ten, in random order; then the others.
+
+    The neighbourhood of one hit is soon known: a search around the same few wanders off.
+    """
+    n = min(len(ranked), max(_TOP, n_hits))
+    return [ranked[k] for k in rng.permutation(n)] + ranked[n:]
 
 
 def _fresh(problem: Problem, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -101,9 +126,25 @@ def _fresh(problem: Problem, candidates: Sequence[Candidate]) -> list[Candidate]
     return [candidate for candidate in by_key.values() if not problem.is_known(candidate)]
 
 
-def _score(problem: Problem, row: Array) -> float:
+def _over_samples(
+    function: Callable[[dict[str, float]], float], values: Array, problem: Problem
+) -> Array:
+    """Function of the properties by name, (n_samples, n_candidates)."""
     names = [target.name for target in problem.targets]
-    return squash(score(dict(zip(names, row.tolist(), strict=True)), problem.targets))
+    return np.array(
+        [[function(dict(zip(names, row.tolist(), strict=True))) for row in s] for s in values],
+        float,
+    )
+
+
+def _likeliest(hits: Array, scores: Array, batch: int) -> list[int]:
+    """Indices with the largest shares of hits, (n_samples, n_candidates); the best mean if equal.
+
+    The expected number of hits of a batch is the sum of these shares, however they depend on each
+    other.
+    """
+    order = np.lexsort((-scores.mean(axis=0), -hits.mean(axis=0)))
+    return [int(k) for k in order[:batch]]
 
 
 def _greedy(scores: Array, best: float, batch: int) -> list[int]:

@@ -27,7 +27,7 @@ from qdgnn_design.bench_conflict import conflict_rows
 from qdgnn_design.bench_gap import gap_rows
 from qdgnn_design.bench_report import markdown, plot
 from qdgnn_design.bench_rows import read_rows, resumed
-from qdgnn_design.bench_tasks import Task, defects_task, emt_task, perovskite_task
+from qdgnn_design.bench_tasks import Task, defects_task, emt_task, garnet_task, perovskite_task
 from qdgnn_design.methods import METHODS, method, optimise
 from qdgnn_design.policies import load_policy, train_goal_policy
 from qdgnn_design.problem import Problem
@@ -43,11 +43,13 @@ _MAKERS: dict[str, Callable[[Predictor], Task]] = {
     "EMT-fcc8": emt_task,
     "strain+defects": defects_task,
     "perovskite": perovskite_task,
+    "garnet": garnet_task,
 }
 _SIZES = {
     "EMT-fcc8": (20, 5),
     "strain+defects": (10, 3),
     "perovskite": (10, 3),
+    "garnet": (10, 3),
     "conflict": (1, 5),
     "gap": (10, 3),
 }
@@ -65,7 +67,7 @@ _SIZES = {
 @click.option("--training-steps", default=10_000, show_default=True, help="Of the goal policy.")
 @click.option("--report-only", is_flag=True, help="Make the tables from the runs that exist.")
 def bench(out: Path, names: tuple[str, ...], report_only: bool, **options: Any) -> None:
-    """All methods at equal budgets on five tasks; writes design.json, .md and .png.
+    """All methods at equal budgets on six tasks; writes design.json, .md and .png.
 
     The same folder takes several calls, such as fewer goals for a slow method; the tables count.
     """

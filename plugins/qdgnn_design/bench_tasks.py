@@ -1,4 +1,4 @@
-"""Tasks of the benchmark: an alloy, strain and defects, and substitution in a perovskite.
+"""Tasks of the benchmark: an alloy, strain and defects, substitution in a perovskite and a garnet.
 
 EMT-fcc8: eight sites of an fcc cell, seven elements, 7^8 = 5.8 million decorations, about 40,000 of
 them different. The oracle is ASE's EMT: the minimum of a parabola through the energies of three
@@ -10,6 +10,9 @@ on single sites change the bulk modulus of the cell as it stands, again by EMT.
 Perovskite: the rock-salt ordered 10-atom cell A2BB'X6; sites A (2), B, B', X (6) take elements of
 the charge that stands there or, in pairs, one up and one down. The oracle is the shipped property
 model at the volume that the covalent radii give, so this task measures search, not materials.
+
+Garnet: the primitive cell of Y3Al5O12, 80 atoms; the cations of its three orbits change in the same
+way, before the same oracle, to about 6,000 garnets.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
+from ase.spacegroup import crystal
 from numpy.random import Generator
 from numpy.typing import NDArray
 
@@ -38,6 +42,8 @@ CATIONS = (
     *("Sc", "Y", "La", "Bi", "Sb", "Ga", "Al"),
 )
 ANIONS = ("F", "Cl", "Br", "I", "O", "S")
+HIGH_CHARGES = ("Si", "Ti", "Zr", "Hf", "P", "V", "As", "Nb", "Ta")
+"""Cations of four and five charges, which garnets also hold."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +106,21 @@ def defects_task(predictor: Predictor) -> Task:
 
 
 def perovskite_task(predictor: Predictor) -> Task:
-    """The double perovskite, with a gap and a bulk modulus as targets."""
-    config = SpaceConfig(elements=(*CATIONS, *ANIONS), families=("substitute", "pair"))
-    space = DesignSpace(double_perovskite(), config)
+    """The double perovskite."""
+    return _ionic_task("perovskite", double_perovskite(), (*CATIONS, *ANIONS), predictor)
+
+
+def garnet_task(predictor: Predictor) -> Task:
+    """The garnet; 80 atoms cost more, so its budget is smaller."""
+    elements = (*CATIONS, *HIGH_CHARGES)
+    return _ionic_task("garnet", garnet(), elements, predictor, budget=200)
+
+
+def _ionic_task(
+    name: str, start: Atoms, elements: tuple[str, ...], predictor: Predictor, budget: int = 500
+) -> Task:
+    """Orbits filled at constant total charge, with a gap and a bulk modulus as targets."""
+    space = DesignSpace(start, SpaceConfig(elements=elements, families=("substitute", "pair")))
     names = {"band_gap": 0.1, "bulk_modulus": 2.0}
     evaluator = remembered(space, surrogate(predictor))
 
@@ -116,7 +134,8 @@ def perovskite_task(predictor: Predictor) -> Task:
             for n, tolerance in names.items()
         )
 
-    return Task("perovskite", space, evaluator, _embedding(space, predictor), goal, horizon=6)
+    features = _embedding(space, predictor)
+    return Task(name, space, evaluator, features, goal, horizon=6, budget=budget)
 
 
 def double_perovskite(a: float = 12.4) -> Atoms:
@@ -128,6 +147,17 @@ def double_perovskite(a: float = 12.4) -> Atoms:
     positions = np.concatenate([np.array(fractional) @ cell, halogens])
     # Sn and Pb, so that the two B sites are two orbits
     return Atoms("Cs2SnPbI6", positions=positions, cell=cell, pbc=True)
+
+
+def garnet() -> Atoms:
+    """Y3Al5O12, Ia-3d, primitive cell of 80 atoms: measured cell and sites (Euler, Bruce 1965)."""
+    return crystal(
+        ["Y", "Al", "Al", "O"],
+        basis=[(1 / 8, 0, 1 / 4), (0, 0, 0), (3 / 8, 0, 1 / 4), (-0.0306, 0.0512, 0.1500)],
+        spacegroup=230,
+        cellpar=[12.0062, 12.0062, 12.0062, 90, 90, 90],
+        primitive_cell=True,
+    )
 
 
 def remembered(space: DesignSpace, evaluator: Evaluator) -> Evaluator:

@@ -44,11 +44,12 @@ def poisson_ratio(bulk: float, shear: float) -> float:
     return (3 * bulk - 2 * shear) / (2 * (3 * bulk + shear))
 
 
-def debye_temperature(bulk: float, shear: float, atoms: Atoms) -> float:
-    """Debye temperature in K from the mean sound velocity (Anderson, J. Phys. Chem. Solids 1963).
+def debye_function(atoms: Atoms) -> Callable[[float, float], float]:
+    """Debye temperature in K as a function of K and G, from the mean sound velocity.
 
     theta = (hbar / k) (6 pi^2 n)^(1/3) v_m with n atoms per volume and
-    3 / v_m^3 = 2 / v_t^3 + 1 / v_l^3, v_t = sqrt(G / rho), v_l = sqrt((K + 4 G / 3) / rho).
+    3 / v_m^3 = 2 / v_t^3 + 1 / v_l^3, v_t = sqrt(G / rho), v_l = sqrt((K + 4 G / 3) / rho)
+    (Anderson, J. Phys. Chem. Solids 1963).
 
     Raises:
         ValueError: If the structure has no volume.
@@ -57,11 +58,15 @@ def debye_temperature(bulk: float, shear: float, atoms: Atoms) -> float:
         raise ValueError(f"structure must have three cell vectors, got {atoms.cell.array.tolist()}")
     volume = atoms.get_volume() * 1e-30  # m^3
     density = atoms.get_masses().sum() * units._amu / volume
-    transverse = (shear * 1e9 / density) ** 0.5
-    longitudinal = ((bulk + 4 * shear / 3) * 1e9 / density) ** 0.5
-    mean = (3 / (2 / transverse**3 + 1 / longitudinal**3)) ** (1 / 3)
     wave_number = (6 * np.pi**2 * len(atoms) / volume) ** (1 / 3)
-    return float(units._hbar / units._k * wave_number * mean)
+
+    def temperature(bulk: float, shear: float) -> float:
+        transverse = (shear * 1e9 / density) ** 0.5
+        longitudinal = ((bulk + 4 * shear / 3) * 1e9 / density) ** 0.5
+        mean = (3 / (2 / transverse**3 + 1 / longitudinal**3)) ** (1 / 3)
+        return float(units._hbar / units._k * wave_number * mean)
+
+    return temperature
 
 
 def lindemann_temperature(debye: float, atoms: Atoms, shortest: float) -> float:

@@ -19,7 +19,7 @@ from qdgnn_ase.data.materials import Material, as_atoms
 from qdgnn_ase.graph import AtomGraph, Basis, amounts, basis, collate, site_graph
 from qdgnn_ase.inference.derived import (
     cohesive_energy,
-    debye_temperature,
+    debye_function,
     lindemann_temperature,
     poisson_ratio,
     propagated,
@@ -166,21 +166,22 @@ class Predictor:
                 near &= self.model.conditions.in_range(self.model.conditions_of(graph))
         batch = [frames[k] for k in indices]
         bases = [basis(atoms) for atoms in batch]
+        rows = zip(values.tolist(), std.tolist(), strict=True)
         inside = [bool(near[i]) and self._knows(atoms, bases[i]) for i, atoms in enumerate(batch)]
         own = self._added_domains(batch, bases, output["embedding"])
         return [
             {
                 row.name: Prediction(
-                    float(values[i, k]),
-                    float(std[i, k]),
+                    value,
+                    sigma,
                     row.unit,
                     own[row.name][i] if row.name in own else inside[i],
                     basis=bases[i],
                     own_domain=row.name in own,
                 )
-                for k, row in enumerate(self.scaler.properties)
+                for row, value, sigma in zip(self.scaler.properties, *pair, strict=True)
             }
-            for i in range(len(indices))
+            for i, pair in enumerate(rows)
         ]
 
     def _added_domains(
@@ -281,10 +282,11 @@ def _elasticity(
         "poisson_ratio": poisson_ratio,
     }
     if bulk.basis == "structure":  # masses and shortest bond are those of atoms, not of means
+        debye = debye_function(atoms)
         functions |= {
-            "debye_temperature": lambda k, g: debye_temperature(k, g, atoms),
+            "debye_temperature": debye,
             "lindemann_temperature": lambda k, g: lindemann_temperature(
-                debye_temperature(k, g, atoms), atoms, shortest
+                debye(k, g), atoms, shortest
             ),
         }
     pairs = (bulk.value, bulk.std), (shear.value, shear.std)

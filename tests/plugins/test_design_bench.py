@@ -19,6 +19,7 @@ from click.testing import CliRunner
 pytest.importorskip("sb3_contrib")
 pytest.importorskip("botorch")
 
+from qdgnn_design import bench_verify
 from qdgnn_design.bench import bench, run_one
 from qdgnn_design.bench_case import case_study, lithium_thiophosphate
 from qdgnn_design.bench_checks import speed
@@ -28,8 +29,10 @@ from qdgnn_design.bench_oracle import FastEMT, emt_values, strained_modulus
 from qdgnn_design.bench_report import markdown, table
 from qdgnn_design.bench_rows import cut_half_line, read_rows, resumed
 from qdgnn_design.bench_sections import speed_lines
-from qdgnn_design.bench_tasks import Task
+from qdgnn_design.bench_tasks import CATIONS, HIGH_CHARGES, Task, garnet
 from qdgnn_design.evaluate import Values
+from qdgnn_design.filters import Verdict, geometry_residuals
+from qdgnn_design.oxidation import charges_of
 from qdgnn_design.space import DesignSpace, SpaceConfig
 from qdgnn_design.targets import Target
 
@@ -236,6 +239,24 @@ def replace_volume(row: dict[str, object], size: float) -> dict[str, object]:
     return row | {"hypervolume": dict.fromkeys(("50", "100", "200"), size)}
 
 
+def test_garnet_is_one_and_stays_neutral() -> None:
+    config = SpaceConfig(elements=(*CATIONS, *HIGH_CHARGES), families=("substitute", "pair"))
+    space = DesignSpace(garnet(), config)
+    start = space.start
+    cell = (start.cell.array, start.get_scaled_positions(), start.numbers)
+    assert (len(start), spglib.get_spacegroup(cell)) == (80, "Ia-3d (230)")
+    assert sorted(map(len, space.slots)) == [8, 12, 12, 48]
+    oxygen, _ = neighbor_list("ij", start, {("Al", "O"): 2.1, ("Y", "O"): 2.6})
+    around = np.bincount(oxygen, minlength=80)
+    assert sorted({*around[start.numbers == 13]}) == [4, 6], "tetrahedra and octahedra"
+    assert {*around[start.numbers == 39]} == {8}
+    rng = np.random.default_rng(0)
+    walks = [space.walk(rng, 6).atoms for _ in range(20)]
+    assert all(Verdict(geometry_residuals(atoms)).passed for atoms in (start, *walks))
+    assert any(charges_of(atoms).max() > 3 for atoms in walks), "pairs of other charges"
+    assert len({space.key(atoms) for atoms in walks}) > 15
+
+
 def test_case_starts_from_the_electrolyte() -> None:
     atoms = lithium_thiophosphate()
     assert str(atoms.symbols) == "Li6P2S8"
@@ -248,7 +269,13 @@ def test_case_starts_from_the_electrolyte() -> None:
 
 
 @pytest.mark.slow
-def test_case_study_tells_start_candidates_and_reasons(tmp_path: Path) -> None:
+def test_case_study_tells_start_candidates_and_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise ImportError("gpaw must be installed")
+
+    monkeypatch.setattr(bench_verify, "gpaw", missing)  # minutes where it is there
     done = CliRunner().invoke(case_study, ["-o", str(tmp_path), "--budget", "6", "--top", "1"])
     assert done.exit_code == 0, done.output
     document = json.loads((tmp_path / "case_study.json").read_text())
@@ -259,3 +286,5 @@ def test_case_study_tells_start_candidates_and_reasons(tmp_path: Path) -> None:
     assert f"| 1 | {Formula(best['formula']).format('metal')} |" in table_text
     assert f"{document['start_values']['band_gap']:.3g}" in table_text
     assert (tmp_path / "report.html").is_file()
+    assert document["verification"] == {"missing": "gpaw must be installed"}
+    assert "Not verified" in table_text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ pytest.importorskip("botorch")
 
 from gymnasium.utils.env_checker import check_env
 
-from qdgnn_design import METHODS, method, optimise
+from qdgnn_design import METHODS, bayes, method, optimise
 from qdgnn_design.bench_oracle import FastEMT, emt_values
 from qdgnn_design.env import DesignEnv
 from qdgnn_design.evaluate import Evaluator, Values, from_functions
@@ -186,6 +186,53 @@ def test_stops_at_a_hit() -> None:
     assert task.outcomes[-1].hit
     assert not any(outcome.hit for outcome in task.outcomes[:-1])
     assert abs(radius(task.outcomes[-1].candidate.atoms) - 1.38) <= 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bayes", "hybrid"])
+def test_more_hits_are_wanted_from_the_first_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the first hit nothing changes, bit by bit; so runs that end there stay valid."""
+
+    def keys(wants_hits: Callable[[Problem], bool]) -> list[str]:
+        monkeypatch.setattr(bayes, "_wants_hits", wants_hits)
+        task = optimise(problem(26, target), method(name, horizon=4), np.random.default_rng(5))
+        hits.append([outcome.hit for outcome in task.outcomes].index(True))
+        return [outcome.key for outcome in task.outcomes]
+
+    target, hits = [replace(TARGETS[0], low=1.40, high=1.40, tolerance=0.003)], list[int]()
+    ours, never = keys(bayes._wants_hits), keys(lambda _: False)
+    first = hits[0]
+    assert hits == [first, first]
+    assert 10 <= first < 24, "after the random start, before the end"
+    assert ours[: first + 1] == never[: first + 1]
+    assert ours != never
+
+
+def test_hits_are_counted_where_ranges_leave_no_more_to_gain() -> None:
+    task, both = problem(60, [TARGETS[0]]), problem(60)
+    assert not bayes._wants_hits(task)
+    for each in (task, both):
+        optimise(each, method("random"), np.random.default_rng(0))
+        assert each.n_hits > 3
+    assert bayes._wants_hits(task)
+    assert not bayes._wants_hits(both), "a maximised target can always improve"
+    ranked = sorted(task.outcomes, key=lambda outcome: -outcome.score)
+    rng = np.random.default_rng(1)
+    orders = [bayes._among_the_best(ranked, rng, n_hits=3) for _ in range(200)]
+    best = {outcome.key for outcome in ranked[:10]}
+    assert all({o.key for o in order[:10]} == best for order in orders)
+    assert {order[0].key for order in orders} == best
+    assert all(order[10:] == ranked[10:] for order in orders)
+    many = bayes._among_the_best(ranked, rng, n_hits=20)
+    assert {o.key for o in many[:20]} == {o.key for o in ranked[:20]}
+    assert len(bayes._among_the_best(ranked[:4], rng, n_hits=1)) == 4
+
+
+def test_likeliest_hits_are_chosen() -> None:
+    hits = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]], float)
+    scores = np.array([[-9.0, -1.0, -0.5, -0.1]] * 4)
+    assert bayes._likeliest(hits, scores, 2) == [0, 1]
+    assert bayes._likeliest(hits, scores, 3) == [0, 1, 3], "the better mean where shares are equal"
 
 
 @pytest.mark.parametrize(
