@@ -128,7 +128,7 @@ results-design: .venv/dev
 	$(DESIGN) --task perovskite --methods hybrid,bayes,hill-climb,genetic,random
 	$(DESIGN) --task garnet --methods hybrid,bayes,hill-climb,genetic,random
 	$(DESIGN) --task conflict --methods hybrid,hill-climb,genetic,annealing,random
-	$(DESIGN) --task gap --seeds 2 --methods hybrid,bayes,hill-climb,genetic,annealing
+	$(DESIGN) --task gap --methods hybrid,bayes,hill-climb,genetic,annealing
 	$(DESIGN) --task gap --goals 2 --seeds 1 --methods random,ppo
 	.venv/bin/qdgnn bench-design-case -o $(DESIGN_RUN)/case --budget 100
 	cp $(addprefix $(DESIGN_RUN)/bench/design,.json .md .png) $(DESIGN_RESULTS)

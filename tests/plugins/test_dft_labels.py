@@ -18,6 +18,7 @@ from qdgnn_bench.dft_labels import (
     BACKEND,
     ELEMENTS,
     agreement,
+    by_elements,
     chosen,
     dft_labels,
     markdown,
@@ -108,6 +109,17 @@ def test_agreement_of_shifted_columns() -> None:
     assert found["pearson"] == pytest.approx(1.0)
 
 
+def test_offsets_of_elements_are_found_on_other_formulas() -> None:
+    rng = np.random.default_rng(1)
+    structures = [crystal(c, a) for c in CATIONS for a in ANIONS]
+    shifts = {symbol: rng.normal() for symbol in (*CATIONS, *ANIONS)}
+    wanted = np.array([np.mean([shifts[s] for s in atoms.symbols]) for atoms in structures])
+    formulas = [str(atoms.symbols) for atoms in structures]
+    assert by_elements(wanted, structures, formulas) == pytest.approx(wanted, abs=0.05)
+    noise = rng.normal(size=len(wanted))
+    assert np.abs(by_elements(noise, structures, formulas) - noise).mean() > 0.5  # learns nothing
+
+
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
     elements = {symbol: {"energy": -1.0} for symbol in ELEMENTS}
@@ -122,6 +134,7 @@ def result() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_the_calculated_gap_helps_and_that_of_others_does_not(result: dict[str, Any]) -> None:
     arms = result["ablation"]["parts"]["all"]["arms"]
     assert set(arms) == set(ARMS)
@@ -132,6 +145,7 @@ def test_the_calculated_gap_helps_and_that_of_others_does_not(result: dict[str, 
     assert high < arms["T0 + T3"]["gain"]
 
 
+@pytest.mark.slow
 def test_formation_energies_come_from_the_elements(result: dict[str, Any]) -> None:
     """Elements at -1 eV: E_form = E + 1, and the set says E + 0.5."""
     energy = result["agreement"]["formation_energy"]
@@ -140,6 +154,7 @@ def test_formation_energies_come_from_the_elements(result: dict[str, Any]) -> No
     assert result["cpu_seconds"] == 240
 
 
+@pytest.mark.slow
 def test_table_names_every_arm(result: dict[str, Any]) -> None:
     text = markdown(result)
     assert json.dumps(result)  # plain values
