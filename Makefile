@@ -113,7 +113,7 @@ results-dft: dft
 	.venv/bin/qdgnn bench-dft-convergence --store $(DFT_RUN)/solids.db \
 	  --json $(DFT_RESULTS)/convergence.json
 	.venv/bin/qdgnn bench-dft-labels $(DATA)/perov5/perov5.jsonl.gz --energy heat_ref \
-	  --gap ind_gap --store $(DFT_RUN)/labels.db --jobs 2 --json $(DFT_RESULTS)/labels.json
+	  --gap ind_gap -n 118 --store $(DFT_RUN)/labels.db --jobs 2 --json $(DFT_RESULTS)/labels.json
 	.venv/bin/qdgnn bench-store --json $(DFT_RESULTS)/store.json
 	.venv/bin/qdgnn bench-active-learning --seeds 5 --pool 80 --epochs 10 \
 	  --json $(DFT_RESULTS)/active_learning.json \
@@ -123,7 +123,7 @@ results-dft: dft
 DESIGN_RESULTS = plugins/qdgnn_design/results
 DESIGN_RUN = build/design
 DESIGN = .venv/bin/qdgnn bench-design -o $(DESIGN_RUN)/bench
-results-design: .venv/dev
+results-design: .venv/dev dft
 	$(DESIGN) --task EMT-fcc8 --task strain+defects
 	$(DESIGN) --task perovskite --methods hybrid,bayes,hill-climb,genetic,random
 	$(DESIGN) --task garnet --methods hybrid,bayes,hill-climb,genetic,random

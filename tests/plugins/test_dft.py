@@ -515,4 +515,20 @@ def test_gpaw_silicon(tmp_path: Path) -> None:
     assert np.abs(record.values["forces"]).max() < 1e-3
     assert np.abs(record.values["charges"]).max() < 1e-2
     assert len(record.values["stress"]) == 6
+    assert np.abs(record.values["quadrupole_norms"]).max() < 0.02  # tetrahedral sites have none
+    change = np.array(record.values["density_difference"])
+    assert change.shape == (8, 8, 8)
+    assert abs(change.mean()) < 1e-3 < np.abs(change).max()
     assert "Converged" in log.read_text()
+
+
+@pytest.mark.slow
+def test_gpaw_spin_orbit_coupling_raises_the_valence_band_by_a_third_of_its_splitting() -> None:
+    pytest.importorskip("gpaw")
+    atoms = bulk("GaAs", "zincblende", a=5.653)
+    plain, coupled = (
+        evaluate(atoms, GPAWBackend(DFTSettings(cutoff_ev=250.0, k_density=1.5, spin_orbit=on)))
+        for on in (False, True)
+    )
+    third = plain.values["band_gap"] - coupled.values["band_gap"]
+    assert 3 * third == pytest.approx(0.34, abs=0.04)
