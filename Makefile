@@ -128,8 +128,7 @@ results-design: .venv/dev dft
 	$(DESIGN) --task perovskite --methods hybrid,bayes,hill-climb,genetic,random
 	$(DESIGN) --task garnet --methods hybrid,bayes,hill-climb,genetic,random
 	$(DESIGN) --task conflict --methods hybrid,hill-climb,genetic,annealing,random
-	$(DESIGN) --task gap --methods hybrid,bayes,hill-climb,genetic,annealing
-	$(DESIGN) --task gap --goals 2 --seeds 1 --methods random,ppo
+	$(DESIGN) --task gap
 	.venv/bin/qdgnn bench-design-case -o $(DESIGN_RUN)/case --budget 100
 	cp $(addprefix $(DESIGN_RUN)/bench/design,.json .md .png) $(DESIGN_RESULTS)
 	cp $(addprefix $(DESIGN_RUN)/case/case_study,.json .md) $(DESIGN_RESULTS)
