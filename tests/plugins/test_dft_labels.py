@@ -14,18 +14,8 @@ from ase import Atoms
 from click.testing import CliRunner
 
 from qdgnn_ase import LabelledStructure, resampled_weights
-from qdgnn_bench.dft_labels import (
-    ARMS,
-    BACKEND,
-    ELEMENTS,
-    agreement,
-    by_elements,
-    chosen,
-    dft_labels,
-    markdown,
-    sorted_out,
-    study,
-)
+from qdgnn_bench.dft_labels import BACKEND, ELEMENTS, chosen, dft_labels, sorted_out
+from qdgnn_bench.dft_labels_study import ARMS, agreement, by_elements, markdown, study
 from qdgnn_dft import bench_convergence
 from qdgnn_dft.backend import make_record
 from qdgnn_dft.record import Record
