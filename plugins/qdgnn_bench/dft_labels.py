@@ -55,7 +55,7 @@ REFERENCE = GPAWBackend(DFTSettings(cutoff_ev=SETTINGS.cutoff_ev, path_points=0)
 @click.option("--energy", required=True, metavar="COLUMN", help="Formation energy, eV/atom.")
 @click.option("--gap", required=True, metavar="COLUMN", help="Band gap, eV.")
 @click.option("-n", "n_rows", default=300, show_default=True, help="Structures to label.")
-@click.option("--store", type=Path, required=True, help="Result store; goes on where it was.")
+@click.option("--store", required=True, help="Result store; goes on where it was.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--seeds", default=5, show_default=True, help="Cross-validations that are averaged.")
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Also writes a .md beside.")
@@ -65,7 +65,7 @@ def dft_labels(
     energy: str,
     gap: str,
     n_rows: int,
-    store: Path,
+    store: str,
     jobs: int,
     seeds: int,
     output: Path | None,
@@ -81,9 +81,15 @@ def dft_labels(
         ProcessPoolExecutor(jobs, mp_context=context) as pool,
         Console(stderr=True).status("elements") as status,
     ):
-        energies = list(pool.map(partial(_element, store=str(store)), ELEMENTS))
-        found = pool.map(partial(_record, store=str(store)), [row.atoms for row in rows])
+        energies = list(pool.map(partial(_element, store=store), ELEMENTS))
+        found = pool.map(partial(_record, store=store), [row.atoms for row in rows])
         labelled, failures = sorted_out(rows, found, status.update)
+    if len(labelled) < FOLDS:
+        reasons = "; ".join(f"{formula}: {reason}" for formula, reason in failures.items())
+        raise click.ClickException(
+            f"the study needs {FOLDS} labelled structures, got {len(labelled)}; {reasons}; what "
+            f"was labelled is in {store}"
+        )
     document = {
         "file": file.name,
         "columns": {"formation_energy": energy, "band_gap": gap},

@@ -140,7 +140,7 @@ def solid_rows(
 ) -> list[Row]:
     """Rows of a solid's gaps and cohesive energy."""
     show(f"{solid}: gap")
-    record = evaluate(_crystal(solid, GAPS[solid].lattice), _gpaw(), store)
+    record = evaluate(crystal(solid, GAPS[solid].lattice), _gpaw(), store)
     rows = [_row(solid, "gap", record.values["band_gap"], GAPS[solid], record)]
     if solid in DIRECT_GAPS:
         direct = record.values["band_gap_direct"]
@@ -149,7 +149,7 @@ def solid_rows(
         return rows
     show(f"{solid}: cohesive energy")
     only_mesh = DFTSettings(path_points=0)
-    record = evaluate(_crystal(solid, COHESIVE[solid].lattice), _gpaw(only_mesh), store)
+    record = evaluate(crystal(solid, COHESIVE[solid].lattice), _gpaw(only_mesh), store)
     derived = derived_values(record, load_references(references))
     if "cohesive_energy" in derived:
         value = derived["cohesive_energy"]
@@ -223,7 +223,8 @@ def _gpaw(settings: DFTSettings | None = None) -> Backend:
     return GPAWBackend(settings or DFTSettings())
 
 
-def _crystal(solid: str, lattice: float) -> Atoms:
+def crystal(solid: str, lattice: float) -> Atoms:
+    """Primitive cell of one of `STRUCTURES`; ``lattice`` in Å."""
     if STRUCTURES[solid] != "perovskite":
         return bulk(solid, STRUCTURES[solid], a=lattice)
     middles = [(0.5, 0.5, 0.0), (0.5, 0.0, 0.5), (0.0, 0.5, 0.5)]

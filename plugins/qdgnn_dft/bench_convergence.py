@@ -16,10 +16,10 @@ from typing import Any
 
 import click
 from ase import Atoms
-from ase.build import bulk
 from rich.console import Console
 
 from qdgnn_dft.backend import backend_of, evaluate
+from qdgnn_dft.bench import GAPS, crystal
 from qdgnn_dft.gpaw_backend import GPAWBackend
 from qdgnn_dft.references import free_atom
 from qdgnn_dft.settings import DFTSettings
@@ -27,11 +27,7 @@ from qdgnn_dft.store import ResultStore
 
 Row = dict[str, Any]
 
-SOLIDS = {
-    "Si": bulk("Si", a=5.43),
-    "MgO": bulk("MgO", "rocksalt", a=4.189),
-    "NaCl": bulk("NaCl", "rocksalt", a=5.569),
-}
+SOLIDS = {name: crystal(name, GAPS[name].lattice) for name in ("Si", "MgO", "NaCl")}
 HIGH_CUTOFF = 1_000.0
 """eV."""
 DENSER = 1.5

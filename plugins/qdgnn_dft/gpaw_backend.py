@@ -30,7 +30,7 @@ VACUUM = 8.0
 EMPTY_BANDS = 8
 """Bands above the occupied ones."""
 EMPTY_BANDS_COUPLED = 30
-"""With spin-orbit coupling, which mixes them: with 8 the gap of CsPbI3 closes, it is 0.2 eV."""
+"""With spin-orbit coupling, which mixes them: with few the gap of CsPbI3 closes."""
 LOOSE_BANDS = 6
 """The uppermost of them: they speed convergence up, are not converged and enter no gap."""
 EIGENSTATES = 1e-6
