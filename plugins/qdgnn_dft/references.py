@@ -2,10 +2,9 @@
 
 E_coh = (sum_k N_k E_k(free atom) - E) / N and E_form = (E - sum_k N_k mu_k) / N. Free atoms are
 spin-polarised, in an orthorhombic box that lets them break the spherical symmetry, as the ground
-states of open shells do (0.15 eV for O). mu_k is the energy per atom of the element's crystal at
-its own equilibrium volume in the same functional, or of its molecule: of two atoms for H, N, O, F
-and Cl, the ring S8 for sulfur, whose crystal holds 16 of them by forces that PBE does not know.
-The table ``references.json`` is made by ``qdgnn dft-references``.
+states of open shells do (0.15 eV for O). mu_k is the energy per atom of the element's crystal or
+molecule (`elements.py`; the ring S8 for sulfur, whose crystal holds 16 of them by forces that PBE
+does not know). The table ``references.json`` is made by ``qdgnn dft-references``.
 """
 
 from __future__ import annotations
@@ -18,25 +17,15 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk, molecule
-from ase.data import atomic_numbers, ground_state_magnetic_moments, reference_states
+from ase.data import atomic_numbers, ground_state_magnetic_moments
 
 from qdgnn_dft.backend import Backend, evaluate
+from qdgnn_dft.elements import STRAINS, reference_structures, volume_at
 from qdgnn_dft.record import Record
 from qdgnn_dft.store import ResultStore
 
-MOLECULES = {"H": "H2", "N": "N2", "O": "O2", "F": "F2", "Cl": "Cl2"}
-"""Elements whose reference is a molecule."""
 BOX = (9.0, 9.6, 10.2)
 """Å. Edges of a free atom's box, all different."""
-_STRAINS = np.array([-0.03, -0.01, 0.01, 0.03, 0.05])
-"""Linear strains of a reference crystal, about the lattice parameter of experiment."""
-_LATTICES = ("fcc", "bcc", "hcp", "diamond", "bct", "rhombohedral")
-_HEXAGONAL = (1.5, 2.0)
-"""c/a of hcp; ASE calls the chains of Se and Te by that name."""
-_RING = (2.055, np.radians(108.0))
-"""Å and radians. Bond and angle of the ring S8 (crown, D4d) in the gas."""
-
 Table = dict[str, dict[str, dict[str, Any]]]
 """functional -> "atoms" or "elements" -> symbol -> energy (eV/atom) and how it came about."""
 
@@ -94,45 +83,14 @@ def free_atom(symbol: str) -> Atoms:
     return atoms
 
 
-def reference_structures(symbol: str) -> list[Atoms]:
-    """The element's molecule, or its crystal at several volumes.
-
-    Raises:
-        ValueError: If the element has neither here.
-    """
-    if symbol in MOLECULES:
-        return [molecule(MOLECULES[symbol])]
-    if symbol == "S":
-        return [sulfur_ring()]
-    state = reference_states[atomic_numbers[symbol]] or {}
-    lattice, low, high = state.get("symmetry"), *_HEXAGONAL
-    if lattice not in _LATTICES or (lattice == "hcp" and not low < state["c/a"] < high):
-        raise ValueError(
-            f"element must be one of {', '.join(MOLECULES)}, S or crystallise as one of "
-            f"{', '.join(_LATTICES)}, got {symbol}; its reference is not defined here"
-        )
-    crystal = bulk(symbol)
-    return [_strained(crystal, strain) for strain in _STRAINS]
-
-
-def sulfur_ring() -> Atoms:
-    """S8, the crown of eight atoms."""
-    bond, angle = _RING
-    radius = np.sqrt(2) * bond * np.sin(angle / 2)
-    height = np.sqrt(bond**2 - (2 - np.sqrt(2)) * radius**2) / 2
-    turns = np.arange(8) * np.pi / 4
-    heights = height * (-1.0) ** np.arange(8)
-    return Atoms("S8", np.column_stack([radius * np.cos(turns), radius * np.sin(turns), heights]))
-
-
 def element_energy(symbol: str, backend: Backend, store: ResultStore) -> dict[str, Any]:
     """Energy per atom of the element's reference, at the volume of the least energy."""
     records = [evaluate(atoms, backend, store) for atoms in reference_structures(symbol)]
     per_atom = [record.values["energy"] / len(record.structure["numbers"]) for record in records]
     energy, volume = per_atom[0], None
     if len(records) > 1:
-        energy, strain = _minimum(_STRAINS, np.array(per_atom))
-        volume = float(bulk(symbol).get_volume() / len(bulk(symbol)) * (1 + strain) ** 3)
+        energy, strain = _minimum(STRAINS, np.array(per_atom))
+        volume = volume_at(symbol, strain)
     return _entry(float(energy), records) | ({"volume_per_atom": volume} if volume else {})
 
 
@@ -153,12 +111,6 @@ def _entry(energy: float, records: list[Record]) -> dict[str, Any]:
         "keys": [record.key for record in records],
         "cpu_seconds": round(sum(record.provenance["cpu_seconds"] for record in records), 1),
     }
-
-
-def _strained(atoms: Atoms, strain: float) -> Atoms:
-    copy = atoms.copy()
-    copy.set_cell(atoms.cell.array * (1 + strain), scale_atoms=True)
-    return copy
 
 
 def _minimum(strains: Any, energies: Any) -> tuple[float, float]:

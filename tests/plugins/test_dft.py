@@ -14,6 +14,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
+from ase.neighborlist import neighbor_list
 from click.testing import CliRunner
 
 from qdgnn_ase import LeakageError, Level, check_leakage, descriptor_provider
@@ -27,11 +28,12 @@ from qdgnn_dft.backend import (
 )
 from qdgnn_dft.bands import around_edges, band_edges
 from qdgnn_dft.calculator import StoredCalculator
+from qdgnn_dft.elements import CRYSTALS, reference_structures
 from qdgnn_dft.gpaw_backend import GPAWBackend, in_a_box
 from qdgnn_dft.labelling import label_command
 from qdgnn_dft.providers import dft, xtb
 from qdgnn_dft.record import Record
-from qdgnn_dft.references import derived_values, free_atom, load_references, reference_structures
+from qdgnn_dft.references import derived_values, free_atom, load_references
 from qdgnn_dft.settings import DFTSettings, default_cutoff, even_mesh, magnetic_starts
 from qdgnn_dft.store import ResultStore
 from qdgnn_dft.xtb import Gates, XTBBackend
@@ -273,9 +275,35 @@ def test_reference_structures() -> None:
     assert str(reference_structures("O")[0].symbols) == "O2"
     assert len(reference_structures("Si")) == 5
     assert [len(atoms) for atoms in reference_structures("Sb")] == [2] * 5
-    for without in ("I", "Te"):  # ASE calls the chains of Te hcp
+    for without in ("Mn", "He"):  # 58 atoms; solid under pressure only
         with pytest.raises(ValueError, match="its reference is not defined here"):
             reference_structures(without)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "n_atoms", "bonds"),
+    [
+        ("B", 12, {1.671: 1, 1.751: 2}),
+        ("C", 4, {1.421: 3}),
+        ("P", 4, {2.224: 2, 2.244: 1}),
+        ("Ga", 4, {2.483: 1}),
+        ("Se", 3, {2.373: 2}),
+        ("Br", 4, {2.27: 1}),
+        ("Te", 3, {2.835: 2}),
+        ("I", 4, {2.715: 1}),
+    ],
+)
+def test_crystals_of_experiment_have_its_bonds(
+    symbol: str, n_atoms: int, bonds: dict[float, int]
+) -> None:
+    (atoms,) = reference_structures(symbol)
+    assert symbol in CRYSTALS
+    assert atoms.pbc.all()
+    assert len(atoms) == n_atoms
+    first, distances = neighbor_list("id", atoms, 3.0)
+    expected = [length for length, count in bonds.items() for _ in range(count)]
+    found = np.sort(distances[first == 0])[: len(expected)]
+    assert found == pytest.approx(expected, abs=0.005)
 
 
 def test_sulfur_is_a_ring_of_eight() -> None:
