@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from qdgnn_phonons.spectrum import DensityOfStates
 from qdgnn_phonons.thermal import ThermalProperties
 
 Array = NDArray[np.float64]
+Curves = Mapping[tuple[str, str], Mapping[tuple[str, str], Array]]
 
 
 def plot_bands(bands: BandStructure, dos: DensityOfStates, path: Path, title: str = "") -> None:
@@ -73,6 +74,49 @@ def plot_thermal(
     right.set(xlabel="temperature (K)", ylabel=r"$\langle u^2 \rangle$ (Å$^2$)", ylim=(0, None))
     right.legend()
     _save(figure, path)
+
+
+def plot_learning_curves(curves: Curves, path: Path) -> None:
+    """Errors against training frames, doubly logarithmic, with bars for the intervals.
+
+    Args:
+        curves: Panel (title of its column, label of its row) -> line (arm, test) -> (n_sizes, 4)
+            of frames, error, and its lower and upper bound. Arms have a colour, tests a style.
+        path: PNG file to write.
+    """
+    columns, rows = (list(dict.fromkeys(part)) for part in zip(*curves, strict=True))
+    figure = Figure(figsize=(1.0 + 2.6 * len(columns), 1.2 + 2.3 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False, sharey="row")
+    arms, tests = (
+        list(dict.fromkeys(name[part] for lines in curves.values() for name in lines))
+        for part in (0, 1)
+    )
+    for (column, row), lines in curves.items():
+        axis = axes[rows.index(row)][columns.index(column)]
+        for (arm, test), points in lines.items():
+            frames, error, low, high = points.T
+            axis.errorbar(
+                frames,
+                error,
+                yerr=[error - low, high - error],
+                color=f"C{arms.index(arm)}",
+                ls=_STYLES[tests.index(test) % len(_STYLES)],
+                marker=".",
+                capsize=2,
+                label=f"{arm}, {test}",
+            )
+        sizes = sorted({n for points in lines.values() for n in points[:, 0]})
+        axis.set(xscale="log", yscale="log", xlim=(0.8 * sizes[0], 1.25 * sizes[-1]))
+        axis.set_xticks(sizes, [f"{n:g}" for n in sizes])
+        axis.set_xticks([], minor=True)
+        axis.set(title=column, xlabel="training frames", ylabel=row)
+        axis.label_outer()
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(arms))
+    _save(figure, path)
+
+
+_STYLES = ("-", "--", ":")
 
 
 def _save(figure: Figure, path: Path) -> None:

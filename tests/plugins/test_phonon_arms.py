@@ -21,7 +21,7 @@ pytest.importorskip("phonopy")
 pytest.importorskip("symfc")
 
 from qdgnn_ase import Explainer, tight_binding
-from qdgnn_phonons.bench.arms import Study, run_study
+from qdgnn_phonons.bench.arms import ARMS, Study, run_study
 from qdgnn_phonons.bench.arms_explain import shares
 from qdgnn_phonons.bench.arms_models import (
     LEARNERS,
@@ -30,7 +30,7 @@ from qdgnn_phonons.bench.arms_models import (
     tight_binding_labels,
     train_properties,
 )
-from qdgnn_phonons.bench.arms_page import better_and_worse, document, page
+from qdgnn_phonons.bench.arms_page import better_and_worse, document, learning_curves, page
 from qdgnn_phonons.bench.arms_report import markdown, summarise, verdict
 from qdgnn_phonons.bench.families import families
 from qdgnn_phonons.bench.phonon_arms import phonon_arms
@@ -213,6 +213,22 @@ def test_shares_of_the_variance_add_up() -> None:
     assert abs(sum(row["variance"] for row in broken.values()) - 1.0) > 0.1
 
 
+def test_learning_curves_have_a_line_for_each_arm_and_test() -> None:
+    summary = [
+        {"quantity": quantity, "arm": arm, "test": test, "size": size, "mae": [1 / size, 0.0, 1.0]}
+        for size in (20, 80)
+        for arm in ARMS
+        for test in ("300K", "600K")
+        for quantity in ("band_gap", "forces", "energy")
+    ]
+    curves = learning_curves([{"crystal": "Si", "summary": summary}])
+    assert list(curves) == [("Si", "gap, meV"), ("Si", "forces, eV/Å")]
+    for lines in curves.values():
+        assert set(lines) == {(arm, test) for arm in ARMS for test in ("300K", "600K")}
+        for points in lines.values():
+            assert points == pytest.approx(np.array([[20, 0.05, 0.0, 1.0], [80, 0.0125, 0.0, 1.0]]))
+
+
 def test_unknown_family_is_a_clear_error(tmp_path: Path) -> None:
     result = CliRunner().invoke(phonon_arms, ["--family", "Mg", "-o", str(tmp_path)])
     assert result.exit_code == 2
@@ -231,6 +247,7 @@ def test_command_trains_explains_and_goes_on(tmp_path: Path) -> None:
     for row in explained["arms"].values():
         shares = [kind["variance"][0] for kind in row["kinds"].values()]
         assert sum(shares) == pytest.approx(1.0, abs=0.05)
+    assert (tmp_path / "arms.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "arms.md").read_text()
     assert "## Si, labels of tight binding (T1)" in text
     assert "Si-Si 2.3" in text

@@ -28,7 +28,7 @@ SHIFT = 0.3
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> tuple[Path, Path]:
-    """Frames whose DFT gap is the label plus a constant, in a store; DFT forces are 1/0.8 as big."""
+    """Frames whose DFT gap is the label plus a constant, with forces 1/0.8 as big; their store."""
     rng = np.random.default_rng(0)
     frames: list[Atoms] = []
     store = ResultStore(tmp_path / "s.db")

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from qdgnn_phonons.bench.arms import ARMS, Study
 from qdgnn_phonons.bench.arms_explain import compare_explanations, explanation_markdown
-from qdgnn_phonons.bench.arms_models import LEARNERS
-from qdgnn_phonons.bench.arms_report import leading, markdown, summarise, verdict
+from qdgnn_phonons.bench.arms_models import LEARNERS, QUANTITIES
+from qdgnn_phonons.bench.arms_report import JUDGED, leading, markdown, summarise, verdict
 
 Row = dict[str, Any]
+Array = NDArray[np.float64]
 
 
 def document(name: str, folder: Path, study: Study, crystal: Atoms, rows: Sequence[Row]) -> Row:
@@ -62,6 +64,18 @@ def _mean(summary: Sequence[Row], arm: str, score: str) -> float:
 def page(crystals: Sequence[Row]) -> str:
     """Markdown of documents: a section each."""
     return "\n".join(_section(part) for part in crystals)
+
+
+def learning_curves(crystals: Sequence[Row]) -> dict[tuple[str, str], dict[tuple[str, str], Array]]:
+    """Errors of gap and forces against training frames, for `plot_learning_curves`."""
+    curves: dict[tuple[str, str], dict[tuple[str, str], Array]] = {}
+    for part in crystals:
+        for row in part["summary"]:
+            if row["quantity"] in JUDGED:
+                panel = curves.setdefault((part["crystal"], QUANTITIES[row["quantity"]]), {})
+                before = panel.get((row["arm"], row["test"]), np.empty((0, 4)))
+                panel[row["arm"], row["test"]] = np.vstack([before, [row["size"], *row["mae"]]])
+    return curves
 
 
 def _section(part: Row) -> str:

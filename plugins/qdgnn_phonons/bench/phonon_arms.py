@@ -60,8 +60,8 @@ def phonon_arms(
 ) -> None:
     """Train on each arm of displacements of crystals, test on molecular dynamics.
 
-    Goes on where it was killed. Writes arms.json and arms.md into the folder, with the crystals of
-    earlier calls.
+    Goes on where it was killed. Writes arms.json, arms.md and arms.png (learning curves) into the
+    folder, with the crystals of earlier calls.
     """
     from qdgnn_phonons.bench.arms_page import page
 
@@ -130,7 +130,8 @@ def _study(
 
 def _write(output: Path, part: dict[str, Any]) -> None:
     """Add a crystal to the documents, or put it in the place of its earlier self."""
-    from qdgnn_phonons.bench.arms_page import page
+    from qdgnn_phonons.bench.arms_page import learning_curves, page
+    from qdgnn_phonons.figures import plot_learning_curves
     from qdgnn_phonons.files import write_atomically
 
     path = output / "arms.json"
@@ -140,3 +141,4 @@ def _write(output: Path, part: dict[str, Any]) -> None:
     text = json.dumps({"crystals": crystals}, indent=1) + "\n"
     write_atomically(path, lambda target: target.write_text(text))
     write_atomically(output / "arms.md", lambda target: target.write_text(page(crystals)))
+    plot_learning_curves(learning_curves(crystals), output / "arms.png")
