@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from qdgnn_ase import LabelledStructure, resampled_weights
 from qdgnn_bench.dft_labels import BACKEND, ELEMENTS, chosen, dft_labels, sorted_out
 from qdgnn_bench.dft_labels_study import ARMS, agreement, by_elements, markdown, study
-from qdgnn_dft import bench_convergence
+from qdgnn_dft import bench, bench_convergence
 from qdgnn_dft.backend import make_record
 from qdgnn_dft.record import Record
 
@@ -193,3 +193,31 @@ def test_convergence_sums_both_deviations_and_takes_the_atoms_off(
     assert not found["passed"]
     document = {"date": "today", "machine": "here", "rows": [{"solid": "Si", **found}]}
     assert "| +1001.0 | -1.0 | -10.0 | OFF |" in bench_convergence.markdown(document)
+
+
+def test_rows_of_solids_are_judged_against_published_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E = -12 eV, atoms and elements at -1 eV: E_coh = 5 and E_form = -5 eV/atom."""
+
+    def fake(atoms: Atoms, backend: Any, _: Any) -> Record:
+        values = {"energy": -12.0, "band_gap": 4.8}
+        return make_record(
+            atoms, backend.settings(atoms), values, {"version": "GPAW 0", "cpu_seconds": 1.0}
+        )
+
+    monkeypatch.setattr(bench, "evaluate", fake)
+    table = tmp_path / "references.json"
+    known = {symbol: {"energy": -1.0} for symbol in ("Mg", "O")}
+    table.write_text(json.dumps({"gpaw PBE": {"atoms": known, "elements": known}}))
+    rows = bench.solid_rows("MgO", None, str(table), lambda _: None)  # type: ignore[arg-type]
+    found = {row["quantity"]: (row["value"], row["passed"]) for row in rows}
+    assert found == {
+        "gap, eV": (4.8, True),
+        "cohesive energy, eV/atom": (5.0, True),
+        "formation energy, eV/atom": (-5.0, False),
+    }
+    assert "OFF |" in bench.markdown(rows)
+    table.write_text(json.dumps({"gpaw PBE": {"atoms": known}}))
+    with pytest.raises(click.ClickException, match="dft-references Mg O"):
+        bench.solid_rows("MgO", None, str(table), lambda _: None)  # type: ignore[arg-type]
