@@ -1,14 +1,17 @@
 """`qdgnn bench-fidelity`: does a value of a lower level help to learn one of a higher level?
 
-The property model's prediction (PBE) enters as a condition of models that learn the labels of FILE,
-of another functional. Both arms start from the default potential's trunk and see the same rows.
+A PBE value, of the property model or of GPAW's results that `qdgnn bench-dft-labels` left in a
+store, enters as a condition of models that learn the labels of FILE, of another functional. Both
+arms start from the default potential's trunk and see the same rows.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +35,16 @@ from qdgnn_ase import (
     reduced_formula,
     resampled_weights,
 )
+from qdgnn_bench.dft_labels import BACKEND
+from qdgnn_dft.record import record_key
+from qdgnn_dft.store import ResultStore
 
 Array = NDArray[np.float64]
 ARMS = ("without", "with")
-_LABEL, _INPUT = "label", "predicted"
+_LABEL, _INPUT = "label", "input"
 """Columns of the rows that are trained on."""
+Give = Callable[[list[Atoms]], list[float]]
+"""Values of the lower level."""
 
 
 @click.command()
@@ -46,6 +54,7 @@ _LABEL, _INPUT = "label", "predicted"
 @click.option("--rows", default=2_000, show_default=True, help="For training, at most.")
 @click.option("--epochs", default=20, show_default=True)
 @click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--store", help="Of bench-dft-labels: its structures and GPAW's values are taken.")
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Folder.")
 @click.option("--json", "report", type=click.Path(path_type=Path), help="Also writes a .md beside.")
 def fidelity(
@@ -56,10 +65,11 @@ def fidelity(
     rows: int,
     epochs: int,
     seeds: str,
+    store: str | None,
     output: Path,
     report: Path | None,
 ) -> None:
-    """Train with and without the property model's value on FILE; goes on where it was killed."""
+    """Train with and without a PBE value on FILE; goes on where it was killed."""
     torch.set_num_threads(1)
     predictor = Predictor()
     name, _, column = target.partition("=")
@@ -67,9 +77,14 @@ def fidelity(
         raise click.UsageError(
             f"--target must be NAME=COLUMN with a name of {predictor.targets}, got {target}"
         )
+    labelled = [row for row in read_labelled(file, {name: column}) if np.isfinite(row.labels[name])]
+    give, source = partial(_predicted, name=name, predictor=predictor), "qdgnn/PBE"
+    if store:
+        known = _calculated(labelled, name, store)
+        labelled = [row for row in labelled if record_key(row.atoms, {}) in known]
+        give, source = partial(_of_store, known=known), "gpaw/PBE"
     folds = {
-        fold: _frames(chosen, name, predictor)
-        for fold, chosen in _folds(file, name, column, rows).items()
+        fold: _frames(chosen, name, give) for fold, chosen in _folds(file, labelled, rows).items()
     }
     data = output / "rows.extxyz"
     output.mkdir(parents=True, exist_ok=True)
@@ -78,7 +93,8 @@ def fidelity(
     errors: dict[str, list[Array]] = {arm: [] for arm in ARMS}
     for seed in map(int, seeds.split(",")):
         for arm in ARMS:
-            config = _config(data, name, level if arm == "with" else None, epochs, seed)
+            levels = (level, source) if arm == "with" else None
+            config = _config(data, name, levels, epochs, seed)
             best = fit(config, output / f"{arm}-{seed}")
             errors[arm].append(_errors(best, name, folds["test"], with_input=arm == "with"))
     document = {
@@ -86,6 +102,7 @@ def fidelity(
         "target": name,
         "column": column,
         "level": level,
+        "input": source,
         "unit": PROPERTIES[name].unit,
         "train": len(folds["train"]),
         "test": len(folds["test"]),
@@ -101,34 +118,56 @@ def fidelity(
         report.with_suffix(".md").write_text(markdown(document))
 
 
-def _folds(file: Path, name: str, column: str, n: int) -> dict[str, list[LabelledStructure]]:
+def _folds(
+    file: Path, labelled: list[LabelledStructure], n: int
+) -> dict[str, list[LabelledStructure]]:
     """Rows by the fold that `qdgnn_ase.fit` puts them in, in random order."""
     folds: dict[str, list[LabelledStructure]] = {"train": [], "val": [], "test": []}
-    found = [row for row in read_labelled(file, {name: column}) if np.isfinite(row.labels[name])]
-    for index in np.random.default_rng(0).permutation(len(found)):
-        folds[fold_of(reduced_formula(found[index].atoms))].append(found[index])
+    for index in np.random.default_rng(0).permutation(len(labelled)):
+        folds[fold_of(reduced_formula(labelled[index].atoms))].append(labelled[index])
     folds["train"] = folds["train"][:n]
     if empty := [fold for fold, rows in folds.items() if not rows]:
-        raise click.UsageError(f"{file} must hold labelled rows of every fold, got none of {empty}")
+        raise click.UsageError(
+            f"{file} must hold labelled rows of every fold (with --store: that it has results "
+            f"of), got none of {empty}"
+        )
     return folds
 
 
-def _frames(rows: list[LabelledStructure], name: str, predictor: Predictor) -> list[Atoms]:
-    """Structures with the label and what is predicted for them."""
+def _calculated(rows: list[LabelledStructure], name: str, store: str) -> dict[str, float]:
+    """Key of a structure -> GPAW's value, where the store has it."""
+    results, known = ResultStore(store), {}
+    for row in rows:
+        record = results.get(record_key(row.atoms, BACKEND.settings(row.atoms)))
+        if record is not None and name in record.values:
+            known[record_key(row.atoms, {})] = float(record.values[name])
+    return known
+
+
+def _of_store(frames: list[Atoms], known: dict[str, float]) -> list[float]:
+    return [known[record_key(frame, {})] for frame in frames]
+
+
+def _predicted(frames: list[Atoms], name: str, predictor: Predictor) -> list[float]:
+    return [found[name].value for found in predictor(frames)]
+
+
+def _frames(rows: list[LabelledStructure], name: str, give: Give) -> list[Atoms]:
+    """Structures with the label and the value of the lower level."""
     frames = [row.atoms.copy() for row in rows]
-    for frame, row, found in zip(frames, rows, predictor(frames), strict=True):
-        frame.info = {_LABEL: row.labels[name], _INPUT: found[name].value}
+    for frame, row, value in zip(frames, rows, give(frames), strict=True):
+        frame.info = {_LABEL: row.labels[name], _INPUT: value}
     return frames
 
 
 def _config(
-    data: Path, name: str, level: str | None, epochs: int, seed: int
+    data: Path, name: str, levels: tuple[str, str] | None, epochs: int, seed: int
 ) -> PropertyTrainConfig:
-    """With the input where the level of the labels is told."""
+    """With the input where the levels of labels and input are told."""
     source: dict[str, Any] = {"file": str(data), "columns": {name: _LABEL}}
-    if level is not None:
+    if levels is not None:
         source["conditions"] = {name: _INPUT}
-        source["levels"] = {_LABEL: level, _INPUT: "qdgnn/PBE"}
+        source["levels"] = dict(zip((_LABEL, _INPUT), levels, strict=True))
     return PropertyTrainConfig.from_dict(
         {
             "sources": [source],
@@ -162,7 +201,7 @@ def summarise(errors: dict[str, list[Array]], frames: list[Atoms]) -> dict[str, 
 
     Args:
         errors: Arm -> absolute errors (n_rows,) of each seed.
-        frames: Test structures with ``label`` and ``predicted`` in ``info``.
+        frames: Test structures with ``label`` and ``input`` in ``info``.
 
     Returns:
         Part of the rows -> ``rows``, and for each arm and "input" ``mae`` and ``interval``;
@@ -195,14 +234,20 @@ def _part(
     return found | {"gain": float(gain.mean()), "gain_interval": mean_interval(gain, weights)}
 
 
+_ORIGIN = {
+    "qdgnn/PBE": "the PBE value that the embedded property model predicts",
+    "gpaw/PBE": "the PBE value that GPAW computed",
+}
+
+
 def markdown(document: dict[str, Any]) -> str:
     """Table: a row for each part of the test rows."""
     lines = [
         f"{document['target']} ({document['level']}) of {document['file']}, mean absolute errors "
         f"in {document['unit']} with 95 % intervals over formulas; {document['train']} rows for "
         f"training, {document['test']} for the test, {document['epochs']} epochs, seeds "
-        f"{document['seeds']}, {document['date']}, {document['machine']}. The input is the PBE "
-        "value that the embedded property model predicts.",
+        f"{document['seeds']}, {document['date']}, {document['machine']}. The input is "
+        f"{_ORIGIN[document['input']]}.",
         "",
         "| test rows | | input itself | without input | with input | gain, paired |",
         "|---|---|---|---|---|---|",

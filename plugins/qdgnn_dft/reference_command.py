@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import click
 from ase.data import atomic_numbers
 from rich.console import Console
 
-from qdgnn_dft.backend import backend_of
+from qdgnn_dft.backend import CalculationError, backend_of
 from qdgnn_dft.references import (
     Table,
     atom_energy,
@@ -29,31 +33,49 @@ console = Console(markup=False)
 @click.option("--store", default="references.db", show_default=True, help="Result store.")
 @click.option("--backend", default="gpaw", show_default=True)
 @click.option("--kind", type=click.Choice(["atoms", "elements", "both"]), default="both")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True)
 def dft_references(
-    elements: tuple[str, ...], output: Path, store: str, backend: str, kind: str
+    elements: tuple[str, ...], *, output: Path, store: str, backend: str, kind: str, jobs: int
 ) -> None:
     """Energies of the free atoms and of the crystals or molecules of ELEMENTS.
 
-    They turn total energies into cohesive and formation energies.
+    They turn total energies into cohesive and formation energies. One that fails is told, and the
+    others go on.
     """
     if unknown := [symbol for symbol in elements if symbol not in atomic_numbers]:
         raise click.UsageError(f"ELEMENTS must be symbols such as Si, got {', '.join(unknown)}")
     try:
-        chosen = backend_of(backend)
+        scale = scale_of(backend_of(backend).settings(free_atom("H")))
     except ImportError as error:
         raise click.UsageError(str(error)) from error
-    results = ResultStore(store)
-    functions = {"atoms": atom_energy, "elements": element_energy}
-    for symbol in elements:
-        for name, function in functions.items():
-            if kind not in (name, "both"):
+    kinds = tuple(_FUNCTIONS) if kind == "both" else (kind,)
+    tasks = [(symbol, name) for symbol in elements for name in kinds]
+    work = partial(_entry, backend=backend, store=store)
+    failed = 0
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for (symbol, name), entry in zip(tasks, pool.map(work, tasks), strict=True):
+            if isinstance(entry, str):
+                failed += 1
+                console.print(f"{symbol}, {name}: {entry}")
                 continue
-            entry = function(symbol, chosen, results)
             table: Table = load_references(output) if output.is_file() else {}
-            scale = table.setdefault(scale_of(chosen.settings(free_atom(symbol))), {})
-            scale.setdefault(name, {})[symbol] = entry
+            table.setdefault(scale, {}).setdefault(name, {})[symbol] = entry
             _write(output, table)
             console.print(f"{symbol}, {name}: {entry['energy']:.4f} eV, {entry['cpu_seconds']} s")
+    if failed:
+        raise click.ClickException(f"{failed} of {len(tasks)} energies are missing, see above")
+
+
+_FUNCTIONS = {"atoms": atom_energy, "elements": element_energy}
+
+
+def _entry(task: tuple[str, str], backend: str, store: str) -> dict[str, Any] | str:
+    """Entry of the table, or why there is none."""
+    symbol, name = task
+    try:
+        return _FUNCTIONS[name](symbol, backend_of(backend), ResultStore(store))
+    except (CalculationError, ValueError) as error:
+        return str(error)
 
 
 def _write(path: Path, table: Table) -> None:

@@ -33,6 +33,7 @@ from qdgnn_dft.gpaw_backend import GPAWBackend, in_a_box
 from qdgnn_dft.labelling import label_command
 from qdgnn_dft.providers import dft, xtb
 from qdgnn_dft.record import Record
+from qdgnn_dft.reference_command import dft_references
 from qdgnn_dft.references import derived_values, free_atom, load_references
 from qdgnn_dft.settings import DFTSettings, default_cutoff, even_mesh, magnetic_starts
 from qdgnn_dft.store import ResultStore
@@ -304,6 +305,26 @@ def test_crystals_of_experiment_have_its_bonds(
     expected = [length for length, count in bonds.items() for _ in range(count)]
     found = np.sort(distances[first == 0])[: len(expected)]
     assert found == pytest.approx(expected, abs=0.005)
+
+
+def test_references_of_a_command_keep_what_was_there(tmp_path: Path) -> None:
+    table = tmp_path / "table.json"
+    common = ["--backend", "emt", "-o", str(table), "--store", str(tmp_path / "r.db")]
+    first = CliRunner().invoke(dft_references, ["Cu", "--kind", "atoms", *common])
+    assert first.exit_code == 0, first.output
+    second = CliRunner().invoke(dft_references, ["He", "Al", *common])
+    assert second.exit_code == 1
+    assert "He, elements: element must be one of" in second.output
+    assert "2 of 4 energies are missing" in second.output
+    (found,) = load_references(table).values()
+    assert found["atoms"].keys() == {"Al", "Cu"}
+    assert found["elements"]["Al"]["volume_per_atom"] == pytest.approx(3.994**3 / 4, rel=1e-3)
+    crystal = bulk("Al", a=3.994)
+    crystal.calc = EMT()
+    energy = found["elements"]["Al"]["energy"]
+    assert energy == pytest.approx(crystal.get_potential_energy(), abs=1e-4)
+    unknown = CliRunner().invoke(dft_references, ["Xx", *common])
+    assert "ELEMENTS must be symbols such as Si, got Xx" in unknown.output
 
 
 def test_sulfur_is_a_ring_of_eight() -> None:
