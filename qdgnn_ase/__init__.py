@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from qdgnn_ase.inference.explain.report import plot_bonds, write_chemiscope
     from qdgnn_ase.inference.predict import Prediction, Predictor, predict
+    from qdgnn_ase.inference.provenance import measured
     from qdgnn_ase.inference.simulate import molecular_dynamics, relax
     from qdgnn_ase.nn.compile import CompilationWarning
     from qdgnn_ase.nn.derivatives import energy_forces_stress, hessian
@@ -136,6 +137,7 @@ _HOME = {
     "load_model": "training.checkpoint",
     "load_property_model": "training.checkpoint",
     "mean_interval": "inference.bootstrap",
+    "measured": "inference.provenance",
     "molecular_dynamics": "inference.simulate",
     "ordered_atoms": "data.exports",
     "paired_difference": "inference.evaluate",
@@ -221,6 +223,7 @@ __all__ = [
     "load_model",
     "load_property_model",
     "mean_interval",
+    "measured",
     "molecular_dynamics",
     "ordered_atoms",
     "paired_difference",

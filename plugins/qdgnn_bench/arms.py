@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
-import platform
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ import click
 import numpy as np
 import torch
 
-from qdgnn_ase import QDGNNCalculator, Split, TrainConfig, evaluate, fit
+from qdgnn_ase import QDGNNCalculator, Split, TrainConfig, evaluate, fit, measured
 
 _METRICS = {"energy_mae": "E, eV/atom", "forces_mae": "F, eV/Å", "stress_mae": "S, GPa"}
 
@@ -115,8 +113,7 @@ def _result_file(folder: Path, name: str, seed: int) -> Path:
 def _document(spec: dict[str, Any], results: list[Result]) -> dict[str, Any]:
     base = spec["base"] | {"files": [Path(name).name for name in spec["base"]["files"]]}
     return {
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "torch": torch.__version__,
         "specification": spec | {"base": base, "files": [Path(n).name for n in spec["files"]]},
         "results": results,

@@ -6,16 +6,14 @@ The README's block "errors" is made here; other tables of the potential are file
 from __future__ import annotations
 
 import json
-import platform
 import re
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
 
-from qdgnn_ase import Evaluation, QDGNNCalculator, Split, frame_errors, load_model
+from qdgnn_ase import Evaluation, QDGNNCalculator, Split, frame_errors, load_model, measured
 from qdgnn_bench.peers import METRICS, ZERO, ZeroForces, compare, peer_errors, peer_section, peers
 from qdgnn_bench.readme import check_blocks, last_notes, replace_blocks, versions
 
@@ -78,8 +76,7 @@ def card(
         "max_atoms": max_atoms,
         "dynamics": json.loads(Path(dynamics).read_text())["rows"] if dynamics else [],
         "notes": list(note) or last_notes(model),
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
     }
     target = Path(model)
     target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")

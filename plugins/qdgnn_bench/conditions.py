@@ -10,10 +10,8 @@ training solids at each temperature. Every arm takes the same number of steps on
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -35,6 +33,7 @@ from qdgnn_ase import (
     composition_matrix,
     from_atoms,
     mean_interval,
+    measured,
     property_loss,
     resampled_weights,
 )
@@ -89,8 +88,7 @@ def conditions(folds: int, steps: int, output: Path | None) -> None:
         "temperatures": list(TEMPERATURES),
         "folds": folds,
         "steps": steps,
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "cpu_minutes": (process_time() - started) / 60,
         "errors": results,
     }

@@ -14,10 +14,8 @@ than its parts whatever they see, so that without any embedding is a control as 
 from __future__ import annotations
 
 import json
-import platform
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +23,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from qdgnn_ase import Predictor, mean_interval, resampled_weights
+from qdgnn_ase import Predictor, mean_interval, measured, resampled_weights
 from qdgnn_bench.conductivity_rows import Conductors, read_conductors, training_rows
 
 Array = NDArray[np.float64]
@@ -89,8 +87,7 @@ def conductivity(
         "with structure": int(rows.has_structure.sum()),
         "censored": int(rows.censored.sum()),
         "seeds": seeds,
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "errors": {
             "formula": compare(rows, rows.formulas, seeds),
             "publication": compare(rows, rows.publications, seeds),

@@ -13,10 +13,8 @@ structure.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +25,7 @@ import numpy as np
 from ase import Atoms
 from rich.console import Console
 
-from qdgnn_ase import LabelledStructure, read_labelled
+from qdgnn_ase import LabelledStructure, measured, read_labelled
 from qdgnn_bench.dft_labels_study import Labelled, markdown, study
 from qdgnn_bench.t1_experiment import FOLDS
 from qdgnn_dft.backend import CalculationError, backend_of, evaluate
@@ -93,8 +91,7 @@ def dft_labels(
     document = {
         "file": file.name,
         "columns": {"formation_energy": energy, "band_gap": gap},
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "k_density": SETTINGS.k_density,
         "failures": failures,
         **study(labelled, dict(zip(ELEMENTS, energies, strict=True)), seeds),

@@ -13,10 +13,8 @@ The cell is that of room temperature at every temperature: no thermal expansion.
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 
-from qdgnn_ase import QDGNNCalculator, molecular_dynamics, reduced_formula, relax
+from qdgnn_ase import QDGNNCalculator, measured, molecular_dynamics, reduced_formula, relax
 from qdgnn_bench.argyrodite import LITERATURE, argyrodite
 
 Row = dict[str, Any]
@@ -291,8 +289,7 @@ def diffusion(
     text = markdown(result)
     click.echo(text)
     if output:
-        machine = platform.processor() or platform.machine()
-        head = {"model": model, "date": date.today().isoformat(), "machine": machine}
+        head = {"model": model, **measured()}
         output.write_text(json.dumps(head | result, indent=1) + "\n")
     if table:
         table.write_text(text + "\n")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from ase.calculators.calculator import Calculator
 from rich.console import Console
 from rich.table import Table
 
-from qdgnn_ase import molecular_dynamics, relax
+from qdgnn_ase import measured, molecular_dynamics, relax
 from qdgnn_bench.argyrodite import argyrodite
 from qdgnn_bench.diffusion import load_calculator
 
@@ -131,6 +129,5 @@ def md(model: str, nve_ps: float, hot_ps: float, fast: bool, output: Path | None
         table.add_row(*cells, drift, state)
     Console().print(table)
     if output is not None:
-        machine = platform.processor() or platform.machine()
-        document = {"date": date.today().isoformat(), "machine": machine, "rows": rows}
+        document = {**measured(), "rows": rows}
         output.write_text(json.dumps(document, indent=2))

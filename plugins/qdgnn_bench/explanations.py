@@ -12,10 +12,8 @@ The models have never seen a crystal with bonds missing: this measures the model
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +32,7 @@ from qdgnn_ase import (
     Predictor,
     Split,
     agreement,
+    measured,
     read_structures,
     reduced_formula,
 )
@@ -220,8 +219,7 @@ def explanations(
         "structures": len(chosen),
         "max_atoms": max_atoms,
         "seed": seed,
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "torch": torch.__version__,
         **summarise(rows),
     }

@@ -8,9 +8,7 @@ arms start from the default potential's trunk and see the same rows.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from qdgnn_ase import (
     fold_of,
     load_model,
     mean_interval,
+    measured,
     read_labelled,
     reduced_formula,
     resampled_weights,
@@ -108,8 +107,7 @@ def fidelity(
         "test": len(folds["test"]),
         "seeds": seeds,
         "epochs": epochs,
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "errors": summarise(errors, folds["test"]),
     }
     click.echo(markdown(document))

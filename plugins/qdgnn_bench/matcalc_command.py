@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import platform
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from rich.console import Console
 
-from qdgnn_ase import ExtrapolationWarning, QDGNNCalculator, reduced_formula
+from qdgnn_ase import ExtrapolationWarning, QDGNNCalculator, measured, reduced_formula
 from qdgnn_bench.moduli import (
     Row,
     load_matcalc,
@@ -76,8 +74,7 @@ def bench_matcalc(
     peer_summaries = {name: summarise(found) for name, found in theirs.items()}
     document = {
         "model": model,
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "matcalc": version("matcalc"),
         "summary": summary,
         "rows": rows,

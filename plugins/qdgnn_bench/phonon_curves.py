@@ -8,9 +8,7 @@ real modes, at constant volume.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 
-from qdgnn_ase import QDGNNCalculator
+from qdgnn_ase import QDGNNCalculator, measured
 from qdgnn_bench.phonons import ASKED, CAVEAT, DFT, read_sets, refitted
 
 Row = dict[str, Any]
@@ -55,8 +53,7 @@ def phonon_curves(displacements: str, m3gnet: str | None, model: str, output: Pa
             rows += heat_capacities(name, phonons)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     document = {
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "model": model,
         "rows": rows,
     }

@@ -9,11 +9,9 @@ correlation counts. GPAW computes some frames of each FILE; intervals are over f
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from datetime import date
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,7 +23,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 from rich.console import Console
 
-from qdgnn_ase import labels, read_structures, resampled_weights
+from qdgnn_ase import labels, measured, read_structures, resampled_weights
 from qdgnn_bench.dft_labels_study import agreement
 from qdgnn_dft.backend import CalculationError, backend_of, evaluate
 from qdgnn_dft.gpaw_backend import GPAWBackend
@@ -76,8 +74,7 @@ def phonon_gaps(
             records.append(record)
             status.update(f"{len(records)} of {len(structures)} frames")
     document = {
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "rows": rows_of(chosen.values(), records),
     }
     click.echo(markdown(document))

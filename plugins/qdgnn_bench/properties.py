@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import click
 import numpy as np
 import torch
 
-from qdgnn_ase import claim_folder
+from qdgnn_ase import claim_folder, measured
 from qdgnn_bench.baselines import BASELINES
 from qdgnn_bench.property_report import markdown, parity_plot, short_table, summarise
 from qdgnn_bench.property_rows import compared, select
@@ -114,8 +112,7 @@ def _write(
         **head,
         "targets": protocol.targets,
         "seeds": sorted({run["seed"] for runs in results.values() for run in runs}),
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "torch": torch.__version__,
         "errors": summarise(protocol.targets, test, every),
         "runs": results,

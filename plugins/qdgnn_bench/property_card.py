@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
 
-from qdgnn_ase import PROPERTIES, Predictor, Split, evaluate_properties
+from qdgnn_ase import PROPERTIES, Predictor, Split, evaluate_properties, measured
 from qdgnn_bench.added_heads import added_table, compare_added
 from qdgnn_bench.readme import check_blocks, last_notes, replace_blocks, versions
 
@@ -50,8 +48,7 @@ def property_card(
         "errors": report,
         "added": added,
         "notes": list(note) or last_notes(model),
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
     }
     target = Path(model)
     target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +15,7 @@ import click
 import numpy as np
 import torch
 
-from qdgnn_ase import PropertyTrainConfig, fit
+from qdgnn_ase import PropertyTrainConfig, fit, measured
 from qdgnn_bench.property_rows import VAL, select, write_rows
 from qdgnn_bench.speed_worker import one_thread, status_mb
 
@@ -41,8 +39,7 @@ def scaling(
         "file": file.name,
         "columns": columns,
         "max_atoms": max_atoms,
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "torch": torch.__version__,
         "rows": rows,
         "exponent": exponent(rows),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 import warnings
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from qdgnn_ase import ExtrapolationWarning, QDGNNCalculator, Split, load_model, reduced_formula
+from qdgnn_ase import (
+    ExtrapolationWarning,
+    QDGNNCalculator,
+    Split,
+    load_model,
+    measured,
+    reduced_formula,
+)
 from qdgnn_bench import equation_of_state, lattice, phonons
 
 Row = dict[str, Any]
@@ -134,7 +139,7 @@ def _part(
 
 
 def _document(model: str, parts: dict[str, Part]) -> dict[str, Any]:
-    head = {"date": date.today().isoformat(), "machine": platform.processor() or platform.machine()}
+    head = measured()
     tables = {
         name: {"summary": part["summary"], "rows": _without_curves(part["rows"])}
         for name, part in parts.items()

@@ -10,15 +10,14 @@ loading (Linux).
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Sequence
-from datetime import date
 from pathlib import Path
 
 import click
 import numpy as np
 from rich.console import Console
 
+from qdgnn_ase import measured
 from qdgnn_bench.speed_report import plot, tables
 from qdgnn_bench.speed_worker import Contender, Row, Worker
 
@@ -121,8 +120,7 @@ def speed(
         paths |= {"chgnet": "", "m3gnet": "" if m3gnet is None else str(m3gnet)}
     modes = (False,) if default_only else (False, True)
     contenders = [Contender(name, tuned, path) for name, path in paths.items() for tuned in modes]
-    machine = platform.processor() or platform.machine()
-    document = {"date": date.today().isoformat(), "machine": machine, "threads": 1, "model": model}
+    document = {**measured(), "threads": 1, "model": model}
     rows: list[Row] = []
     with console.status("starting") as status:
         for n_atoms in map(int, sizes.split(",")):

@@ -11,9 +11,7 @@ show that the features are worth something at all (positive control).
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from time import process_time
 
@@ -22,7 +20,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from qdgnn_ase import Predictor, Split, read_labelled, reduced_formula
+from qdgnn_ase import Predictor, Split, measured, read_labelled, reduced_formula
 from qdgnn_bench.readme import versions
 from qdgnn_bench.t1_experiment import FOLDS, Table, experiment
 from qdgnn_bench.t1_features import composition_features, electronic_features
@@ -68,8 +66,7 @@ def t1(
     click.echo(f"{len(rows)} structures")
     table = tabulate(predictor, rows)
     result = {
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "model_quantum": predictor.document["properties"]["trunk"]["quantum"],
         "versions": versions(predictor.document),
         "file": Path(file).name,

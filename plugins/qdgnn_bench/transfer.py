@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from qdgnn_ase import (
     fit_element_energies,
     fold_of,
     mean_interval,
+    measured,
     read_labelled,
     reduced_formula,
     resampled_weights,
@@ -54,8 +53,7 @@ def transfer(file: Path, target: str, model: str, output: Path | None) -> None:
         "unit": PROPERTIES[name].unit,
         "column": column,
         "model": Path(model).name,
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "errors": domain_errors(structures, residuals, inside),
     }
     click.echo(markdown(document))

@@ -10,10 +10,8 @@ the absolute error is at least 0.9 of the other's.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from qdgnn_ase import (
     calibration,
     fit,
     mean_interval,
+    measured,
     reduced_formula,
     resampled_weights,
 )
@@ -87,8 +86,7 @@ def uncertainty(
         "networks": networks,
         "n_members": config.n_members,
         "config": config.to_dict() | {"sources": targets},
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "errors": compare(predictors, folds["val"], folds["test"], tuple(columns)),
     }
     click.echo(markdown(document))

@@ -7,11 +7,9 @@ the learning rate is chosen (on the first fold, for all) and the uncertainty cal
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from time import process_time
@@ -29,6 +27,7 @@ from qdgnn_ase import (
     claim_folder,
     composition_matrix,
     fold_of,
+    measured,
     reduced_formula,
 )
 
@@ -113,8 +112,7 @@ def bench(
         "unit": unit,
         "structures": len(atoms),
         "formulas": len({reduced_formula(a) for a in atoms}),
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "versions": {name: version(name) for name in ("deepchem", "torch", "qdgnn-ase")},
         "runs": results,
     }

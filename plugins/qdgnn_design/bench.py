@@ -10,10 +10,8 @@ the benchmark goes on where it was killed, and grows by calls with more goals or
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ import click
 import numpy as np
 from rich.console import Console
 
-from qdgnn_ase import Predictor
+from qdgnn_ase import Predictor, measured
 from qdgnn_design.bench_checks import speed, valid_shares
 from qdgnn_design.bench_conflict import conflict_rows
 from qdgnn_design.bench_gap import gap_rows
@@ -166,8 +164,8 @@ def summary(out: Path) -> Row:
     }
     policies = [json.loads(path.read_text()) for path in sorted(out.glob("policy_*.json"))]
     return {
-        "date": date.today().isoformat(),
-        "machine": f"{platform.processor() or platform.machine()}, one thread",
+        **measured(),
+        "threads": 1,
         "budgets": list(BUDGETS),
         "policies": policies,
         "runs": read_rows(out / "runs.jsonl"),

@@ -36,7 +36,7 @@ _LEARNED = ("goal", "hybrid+policy")
 def markdown(document: Row) -> str:
     """All tables, and in words who wins."""
     lines = [
-        f"Made by `qdgnn bench-design` on {document['date']} ({document['machine']}).",
+        f"Made by `qdgnn bench-design` on {document['date']} ({document['machine']}, one thread).",
         "",
         "Share of runs that have met all targets within a budget of unique evaluations, mean calls "
         "to the hit (a miss counts as the largest budget), and that mean minus the one of "

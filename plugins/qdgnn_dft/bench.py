@@ -11,10 +11,8 @@ of iron.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from ase import Atoms
 from ase.build import bulk
 from rich.console import Console
 
+from qdgnn_ase import measured
 from qdgnn_dft.backend import Backend, backend_of, evaluate
 from qdgnn_dft.gpaw_backend import GPAWBackend
 from qdgnn_dft.record import Record
@@ -136,8 +135,7 @@ def bench_dft(
     text = markdown(rows)
     click.echo(text)
     if output:
-        machine = platform.processor() or platform.machine()
-        document = {"date": date.today().isoformat(), "machine": machine, "rows": rows}
+        document = {**measured(), "rows": rows}
         output.write_text(json.dumps(document, indent=1) + "\n")
     if table_file:
         table_file.write_text(text + "\n")

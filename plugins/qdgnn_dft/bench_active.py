@@ -7,10 +7,8 @@ undistorted copper, the test set is spread evenly over compositions, strains and
 from __future__ import annotations
 
 import json
-import platform
 import tempfile
 from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 from time import process_time
 
@@ -21,7 +19,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from rich.console import Console
 
-from qdgnn_ase import label
+from qdgnn_ase import label, measured
 from qdgnn_dft.active import ActiveConfig, Arm, run_arm
 from qdgnn_dft.active_report import compared, markdown
 
@@ -81,8 +79,7 @@ def bench_active_learning(
     click.echo(text)
     if output:
         document = {
-            "date": date.today().isoformat(),
-            "machine": platform.processor() or platform.machine(),
+            **measured(),
             "cpu_seconds": round(process_time() - started, 1),
             "config": asdict(config),
             "seeds": seeds,

@@ -8,9 +8,7 @@ atoms' energies at the same cutoff: that is what differences of energies feel.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import click
 from ase import Atoms
 from rich.console import Console
 
+from qdgnn_ase import measured
 from qdgnn_dft.backend import backend_of, evaluate
 from qdgnn_dft.bench import GAPS, crystal
 from qdgnn_dft.gpaw_backend import GPAWBackend
@@ -52,8 +51,7 @@ def bench_convergence(store: str, output: Path | None) -> None:
             status.update(name)
             rows.append({"solid": name, **deviations(atoms, results)})
     document = {
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "rows": rows,
     }
     click.echo(markdown(document))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 import tempfile
 from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 from time import perf_counter
 
 import click
 
+from qdgnn_ase import measured
 from qdgnn_dft.store_trial import damage_files, kill_writers
 
 
@@ -37,8 +36,7 @@ def bench_store(rows: int, writers: int, kills: int, damages: int, output: Path 
     )
     if output:
         document = {
-            "date": date.today().isoformat(),
-            "machine": platform.processor() or platform.machine(),
+            **measured(),
             "seconds": round(perf_counter() - started, 1),
             "writers": writers,
             "killed": asdict(killed),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from qdgnn_ase.inference.calculator import QDGNNCalculator
 from qdgnn_ase.inference.evaluate import METRICS, Evaluation, Split, frame_errors
 from qdgnn_ase.inference.evaluate_properties import evaluate_properties
 from qdgnn_ase.inference.predict import Predictor
+from qdgnn_ase.inference.provenance import measured
 from qdgnn_ase.training.checkpoint import load_model, write_atomic
 
 _COLUMNS = {
@@ -200,8 +199,7 @@ def _write(output: Path | None, head: dict[str, Any], report: dict[str, Any]) ->
         return
     document = {
         **head,
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "files": {name: without_nan(row) for name, row in report.items()},
     }
     write_atomic(output, json.dumps(document, indent=2, allow_nan=False).encode())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from qdgnn_ase import measured
 from qdgnn_phonons.cli import make_calculator, needs_phonopy
 
 if TYPE_CHECKING:
@@ -68,8 +67,7 @@ def phonon_arms(
     crystals = _crystals(structures, names, options)
     console = Console()
     head = {
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
         "calculator": options["calculator"],
     }
     for kind in kinds:

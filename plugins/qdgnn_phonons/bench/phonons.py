@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from qdgnn_ase import measured
 from qdgnn_phonons.cli import needs_phonopy
 
 
@@ -83,7 +82,7 @@ def _write(output: Path, summaries: list[dict[str, Any]], settings: dict[str, An
     from qdgnn_phonons.bench.published import markdown
     from qdgnn_phonons.files import write_atomically
 
-    head = {"date": date.today().isoformat(), "machine": platform.processor() or platform.machine()}
+    head = measured()
     document = json.dumps(head | settings | {"sets": summaries}, indent=1) + "\n"
     text = f"{head['date']}, {head['machine']}, model {settings['model']}.\n\n{markdown(summaries)}"
     write_atomically(output / "phonons.json", lambda path: path.write_text(document))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from time import process_time
 from typing import Any
 
 import click
 
+from qdgnn_ase import measured
 from qdgnn_phonons.cli import needs_phonopy
 
 _TEMPERATURE = 300.0
@@ -54,8 +53,7 @@ def measure(multiple: int, samples: int, repeats: int) -> dict[str, Any]:
         "samples_ms": _least(
             lambda seed: sample_displacements(modes, _TEMPERATURE, samples, seed), repeats
         ),
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        **measured(),
     }
 
 
