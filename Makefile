@@ -94,7 +94,7 @@ results-phonons: .venv/dev
 	  --json $(PHONON_RESULTS)/curves.json
 	.venv/bin/qdgnn bench-phonon-arms --family NaCl --family Si --epochs 150 -o $(PHONON_RUN)
 	.venv/bin/qdgnn bench-phonon-arms --family Ag3SBr --family CsPbI3 --epochs 150 \
-	  --size 10 --size 20 --size 40 -o $(PHONON_RUN)
+	  --size 20 --size 40 -o $(PHONON_RUN)
 	cp $(addprefix $(PHONON_RUN)/,phonons.json phonons.md arms.json arms.md arms.png) \
 	  $(PHONON_RESULTS)
 

@@ -23,6 +23,8 @@ class Family:
     """Multiples; None is at least 10 Å."""
     policy: Policy
     """What to do with modes without a restoring force; the soft crystals have them."""
+    cutoff: float = 4.0
+    """Å, of the models; in the perovskites anions meet beyond 4 Å."""
 
 
 def families() -> dict[str, Family]:
@@ -32,8 +34,8 @@ def families() -> dict[str, Family]:
     return {
         "Si": Family(bulk("Si", a=5.43), (2, 2, 2), "refuse"),
         "NaCl": Family(bulk("NaCl", "rocksalt", a=5.64), (2, 2, 2), "refuse"),
-        "Ag3SBr": Family(silver, (2, 2, 2), "absolute"),
-        "CsPbI3": Family(cesium, (2, 2, 2), "absolute"),
+        "Ag3SBr": Family(silver, (2, 2, 2), "absolute", cutoff=4.5),
+        "CsPbI3": Family(cesium, (2, 2, 2), "absolute", cutoff=5.0),
     }
 
 

@@ -104,8 +104,10 @@ def _study(
     name: str, family: Family, folder: Path, kind: Any, options: dict[str, Any], show: Any
 ) -> dict[str, Any]:
     from qdgnn_phonons.bench.arms import Study, run_study
+    from qdgnn_phonons.bench.arms_models import LEARNERS
     from qdgnn_phonons.bench.arms_page import document
 
+    train = {"model": LEARNERS[kind].train["model"] | {"cutoff": family.cutoff}}
     study = Study(
         supercell=family.supercell,
         policy=family.policy,
@@ -113,7 +115,7 @@ def _study(
         sizes=options["sizes"],
         seeds=tuple(range(options["seeds"])),
         n_test=options["n_test"],
-        train={} if options["epochs"] is None else {"epochs": options["epochs"]},
+        train=train if options["epochs"] is None else train | {"epochs": options["epochs"]},
     )
     rows = run_study(
         family.atoms,
