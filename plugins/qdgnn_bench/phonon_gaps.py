@@ -33,8 +33,8 @@ from qdgnn_dft.store import ResultStore
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
-BACKEND = GPAWBackend(DFTSettings(k_density=1.5, path_points=0))
-"""A supercell of 16 atoms has 2 x 2 x 2 points."""
+BACKEND = GPAWBackend(DFTSettings(cutoff_ev=400.0, k_density=1.5, path_points=0))
+"""Differences between frames of one crystal; a supercell of 16 atoms has 2 x 2 x 2 points."""
 COLUMN = "t1_gap"
 LEAST_FRAMES = 3
 """Of a file, for a correlation."""
