@@ -93,8 +93,9 @@ results-phonons: .venv/dev
 	.venv/bin/qdgnn bench-phonon-curves $(DATA)/pes_phonopy --m3gnet $(M3GNET) \
 	  --json $(PHONON_RESULTS)/curves.json
 	.venv/bin/qdgnn bench-phonon-arms --family NaCl --family Si --epochs 150 -o $(PHONON_RUN)
-	.venv/bin/qdgnn bench-phonon-arms --family Ag3SBr --family CsPbI3 --epochs 150 \
-	  --size 20 --size 40 -o $(PHONON_RUN)
+	.venv/bin/qdgnn bench-phonon-arms --family CsPbI3 --epochs 150 --size 20 --size 40 \
+	  -o $(PHONON_RUN)
+	.venv/bin/qdgnn bench-phonon-arms --family Ag3SBr --epochs 150 --size 20 -o $(PHONON_RUN)
 	cp $(addprefix $(PHONON_RUN)/,phonons.json phonons.md arms.json arms.md arms.png) \
 	  $(PHONON_RESULTS)
 
@@ -107,8 +108,10 @@ dft: .venv/core
 # The tables of the DFT plugin, about four CPU hours, after results-phonons; goes on where it was killed
 DFT_RESULTS = plugins/qdgnn_dft/results
 DFT_RUN = build/dft
-REFERENCED = H Li Be B C N O F Na Mg Al Si P S Cl K Ca Sc Ti V Cr Fe Co Ni Cu Zn Ga Ge As Se Br \
-  Rb Sr Y Zr Nb Mo Pd Ag Cd In Sn Sb Te I Cs Ba La Hf Ta W Pt Au Pb Bi
+ATOMS = Al B Ba Be C Ca Cl Cr F Fe H K Li Mg N Na O P S Sc Si Ti V
+ELEMENTS = $(ATOMS) Ag As Au Bi Cd Co Ge Hf In Nb Pb Rb Sb Sn Sr Ta Y Zr
+REFERENCES = .venv/bin/qdgnn dft-references --store $(DFT_RUN)/labels.db --jobs 2 \
+  -o plugins/qdgnn_dft/references.json
 results-dft: dft
 	mkdir -p $(DFT_RUN)
 	.venv/bin/qdgnn bench-dft-labels $(DATA)/perov5/perov5.jsonl.gz --energy heat_ref \
@@ -116,8 +119,8 @@ results-dft: dft
 	.venv/bin/qdgnn bench-fidelity $(DATA)/perov5/perov5.jsonl.gz --target band_gap=ind_gap \
 	  --level gpaw/GLLB-SC --store $(DFT_RUN)/labels.db -o $(DFT_RUN)/fidelity \
 	  --json $(RESULTS)/fidelity_gpaw.json
-	.venv/bin/qdgnn dft-references $(REFERENCED) --store $(DFT_RUN)/labels.db --jobs 2 \
-	  -o plugins/qdgnn_dft/references.json
+	$(REFERENCES) $(ELEMENTS) --kind elements
+	$(REFERENCES) $(ATOMS) --kind atoms
 	.venv/bin/qdgnn bench-dft --store $(DFT_RUN)/solids.db --json $(DFT_RESULTS)/dft.json \
 	  --markdown $(DFT_RESULTS)/dft.md
 	.venv/bin/qdgnn bench-dft-convergence --store $(DFT_RUN)/solids.db \
