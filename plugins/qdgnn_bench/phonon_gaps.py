@@ -123,7 +123,7 @@ def compare(frames: Sequence[Frame], records: Sequence[Record]) -> Row:
     settings = records[0].settings
     info = frames[0].atoms.info
     return {
-        "crystal": str(frames[0].atoms.symbols),
+        "crystal": frames[0].atoms.symbols.formula.format("metal"),
         "temperature_kelvin": info.get("temperature_kelvin"),
         "arm": info.get("arm"),
         "gap_dft": [float(gaps.mean()), float(gaps.std())],
