@@ -108,8 +108,8 @@ dft: .venv/core
 # The tables of the DFT plugin, about four CPU hours, after results-phonons; goes on where it was killed
 DFT_RESULTS = plugins/qdgnn_dft/results
 DFT_RUN = build/dft
-ATOMS = Al B Ba Be C Ca Cl Cr F Fe H K Li Mg N Na O P S Sc Si Ti V
-ELEMENTS = $(ATOMS) Ag As Au Bi Cd Co Ge Hf In Nb Pb Rb Sb Sn Sr Ta Y Zr
+ATOMS = Al B Ba Be C Ca Cl Cr Cs F Fe H I K Li Mg N Na O P Pb S Sc Si Ti V
+ELEMENTS = $(ATOMS) Ag As Au Bi Cd Co Ge Hf In Nb Rb Sb Sn Sr Ta Y Zr
 REFERENCES = .venv/bin/qdgnn dft-references --store $(DFT_RUN)/labels.db --jobs 2 \
   -o plugins/qdgnn_dft/references.json
 results-dft: dft

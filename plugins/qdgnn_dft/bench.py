@@ -2,10 +2,10 @@
 
 Gaps are computed at the lattice constants of the cited work, cohesive energies at PBE's own, as
 there; without spin-orbit coupling and zero-point energies, as there. Of the perovskites no
-published cohesive energy is at hand; the formation energies of BaTiO3 and, for comparison, MgO are
-those of the Materials Project without its correction of oxygen. Spin-orbit coupling is checked on
-the valence band of GaAs, whose edge it raises by a third of the splitting, magnetism on the moment
-of iron.
+published cohesive energy is at hand: ours are told and not judged. The formation energies of
+BaTiO3 and, for comparison, MgO are those of the Materials Project without its correction of oxygen.
+Spin-orbit coupling is checked on the valence band of GaAs, whose edge it raises by a third of the
+splitting, magnetism on the moment of iron.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,13 @@ _FORCE_TOLERANCE = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A published PBE value, or the range of several."""
+    """A published PBE value, the range of several, or none: then ours is told and not judged."""
 
     lattice: float
     """Å."""
-    low: float
-    high: float
-    source: str
+    low: float = nan
+    high: float = nan
+    source: str = ""
 
     def deviation(self, value: float) -> float:
         """Distance of a value from the range, with sign."""
@@ -87,6 +88,8 @@ COHESIVE: dict[str, Published] = {
     "MgO": Published(lattice=4.258, low=4.98, high=4.98, source=_PAIER),
     "NaCl": Published(lattice=5.702, low=3.10, high=3.10, source=_PAIER),
     "LiF": Published(lattice=4.068, low=4.33, high=4.33, source=_PAIER),
+    "BaTiO3": Published(lattice=4.036),
+    "CsPbI3": Published(lattice=6.400),
 }
 FORMATION: dict[str, Published] = {
     "MgO": Published(lattice=4.256, low=-2.714, high=-2.714, source=_UNCORRECTED),
@@ -139,7 +142,7 @@ def bench_dft(
         output.write_text(json.dumps(document, indent=1) + "\n")
     if table_file:
         table_file.write_text(text + "\n")
-    if not all(row["passed"] for row in rows):
+    if any(row["passed"] is False for row in rows):
         raise click.exceptions.Exit(1)
 
 
@@ -226,16 +229,22 @@ def markdown(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        low, high = row["published"]
-        known = f"{low:.2f}" if low == high else f"{low:.2f}-{high:.2f}"
+        judged = ["-", "-"]
+        if row["published"]:
+            low, high = row["published"]
+            known = f"{low:.2f}" if low == high else f"{low:.2f}-{high:.2f}"
+            judged = [known, f"{row['deviation']:+.3f}"]
         mesh = "x".join(str(n) for n in row["k_mesh"])
         lines.append(
             f"| {row['solid']} | {row['quantity']} | {row['lattice'] or '-'} | {row['value']:.3f} "
-            f"| {known} | {row['deviation']:+.3f} | {mesh}, {row['cutoff_ev']:.0f} "
-            f"| {row['cpu_seconds']} | {'ok' if row['passed'] else 'OFF'} |"
+            f"| {' | '.join(judged)} | {mesh}, {row['cutoff_ev']:.0f} "
+            f"| {row['cpu_seconds']} | {_VERDICTS[row['passed']]} |"
         )
-    sources = sorted({row["source"] for row in rows})
+    sources = sorted({row["source"] for row in rows if row["source"]})
     return "\n".join([*lines, "", f"Sources: {'; '.join(sources)}."])
+
+
+_VERDICTS = {True: "ok", False: "OFF", None: "-"}
 
 
 def _gpaw(settings: DFTSettings | None = None) -> Backend:
@@ -262,13 +271,13 @@ def _row(
 ) -> Row:
     per_atom = ("cohesive energy", "formation energy")
     units = dict.fromkeys(per_atom, "eV/atom") | {"magnetic moment": "Bohr magnetons"}
-    deviation = published.deviation(value)
+    deviation = None if isnan(published.low) else published.deviation(value)
     return {
         "solid": solid,
         "quantity": f"{quantity}, {units.get(quantity, 'eV')}",
         "lattice": published.lattice,
         "value": value,
-        "published": [published.low, published.high],
+        "published": None if deviation is None else [published.low, published.high],
         "source": published.source,
         "deviation": deviation,
         "cutoff_ev": record.settings["cutoff_ev"],
@@ -276,5 +285,5 @@ def _row(
         "cpu_seconds": 0.0 if again else round(record.provenance["cpu_seconds"], 1),
         "key": record.key,
         "version": record.provenance["version"],
-        "passed": abs(deviation) <= TOLERANCE,
+        "passed": None if deviation is None else abs(deviation) <= TOLERANCE,
     }

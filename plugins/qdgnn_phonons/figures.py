@@ -98,7 +98,7 @@ def plot_learning_curves(curves: Curves, path: Path) -> None:
             axis.errorbar(
                 frames,
                 error,
-                yerr=[error - low, high - error],
+                yerr=np.array([error - low, high - error]).tolist(),  # one size: no array of one
                 color=f"C{arms.index(arm)}",
                 ls=_STYLES[tests.index(test) % len(_STYLES)],
                 marker=".",

@@ -221,3 +221,22 @@ def test_rows_of_solids_are_judged_against_published_values(
     table.write_text(json.dumps({"gpaw PBE": {"atoms": known}}))
     with pytest.raises(click.ClickException, match="dft-references Mg O"):
         bench.solid_rows("MgO", None, str(table), lambda _: None)  # type: ignore[arg-type]
+
+
+def test_a_value_that_nothing_was_published_of_is_not_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fake(atoms: Atoms, backend: Any, _: Any) -> Record:
+        values = {"energy": -20.0, "band_gap": 1.48}
+        provenance = {"version": "GPAW 0", "cpu_seconds": 1.0}
+        return make_record(atoms, backend.settings(atoms), values, provenance)
+
+    monkeypatch.setattr(bench, "evaluate", fake)
+    table = tmp_path / "references.json"
+    known = {symbol: {"energy": -1.0} for symbol in ("Cs", "Pb", "I")}
+    table.write_text(json.dumps({"gpaw PBE": {"atoms": known, "elements": known}}))
+    gap, cohesive = bench.solid_rows("CsPbI3", None, str(table), lambda _: None)  # type: ignore[arg-type]
+    assert gap["passed"] is True
+    assert (cohesive["value"], cohesive["published"], cohesive["passed"]) == (3.0, None, None)
+    assert json.loads(json.dumps(cohesive, allow_nan=False)) == cohesive
+    assert "| 3.000 | - | - | 4x4x4, 500 | 1.0 | - |" in bench.markdown([gap, cohesive])
