@@ -30,16 +30,19 @@ TUNING_ROWS = 2_000
 TUNING_SHARE = 0.1
 """Of a run's CPU time, for each learning rate."""
 
-OURS = {
-    "qdgnn": "t0_moments",
-    "qdgnn, T0 alone": "t0",
-    "qdgnn, permuted quantum": "permuted",
-    "qdgnn, no quantum": "none",
-    "qdgnn, pretrained": "t0_moments",
-}
-"""Name -> quantum descriptors."""
 PRETRAINED = "qdgnn, pretrained"
 """Starts from the trunk of the default potential: the same rows, but it has seen other labels."""
+_TRUNK = {"hidden": 96, "quantum": "t0_moments"}
+OURS: dict[str, dict[str, Any]] = {
+    "qdgnn": {},
+    "qdgnn, T0 alone": {"trunk": _TRUNK | {"quantum": "t0"}},
+    "qdgnn, permuted quantum": {"trunk": _TRUNK | {"quantum": "permuted"}},
+    "qdgnn, no quantum": {"trunk": _TRUNK | {"quantum": "none"}},
+    "qdgnn, no attention": {"trunk": _TRUNK | {"attention": False}},
+    "qdgnn, no penalty": {"penalty": 0.0},
+    PRETRAINED: {"init": "default"},
+}
+"""Name -> how its run differs from the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +204,7 @@ def _config(
     return PropertyTrainConfig.from_dict(
         {
             "sources": [{"file": str(rows), "columns": {name: name for name in protocol.targets}}],
-            "trunk": {"hidden": 96, "quantum": OURS[name]},
-            "init": "default" if name == PRETRAINED else None,
+            "trunk": _TRUNK,
             "weights": weights,
             "epochs": epochs,
             "learning_rate": learning_rate,
@@ -216,6 +218,7 @@ def _config(
             "val": VAL,
             "test": TEST,
         }
+        | OURS[name]
     )
 
 

@@ -1,4 +1,4 @@
-"""Frames for distillation: crystals strained, rattled, compressed, substituted, in hot dynamics.
+"""Frames for distillation: crystals strained, rattled, squeezed, substituted, in hot dynamics.
 
 ``python -m qdgnn_matgl.frames STRUCTURES M3GNET_FOLDER OUTPUT`` labels them with `Teacher` and
 keeps those on which its calculators agree; ``--relaxed`` labels the crystals as they are with
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator
+from ase.neighborlist import neighbor_list
 from numpy.random import Generator
 
 from qdgnn_ase import (
@@ -44,22 +45,26 @@ from qdgnn_matgl.teacher import (
 )
 
 SHARES = {
-    "strained": 0.24,
-    "near": 0.30,
-    "rattled": 0.20,
+    "strained": 0.20,
+    "near": 0.24,
+    "rattled": 0.16,
     "hot": 0.08,
-    "substituted": 0.12,
-    "dynamics": 0.06,
+    "substituted": 0.16,
+    "dynamics": 0.04,
+    "squeezed": 0.06,
+    "close": 0.06,
 }
 """Share of each kind of frame."""
-MAX_FORCE = 30.0
+MAX_FORCE = 150.0
 """Largest force of a frame that is kept, eV/Å."""
 FORCE_FLOOR = 0.1
 """Added to the mean force, eV/Å, when the disagreement is set in relation to it."""
 _SHORTEST = 0.5
 """Shortest distance of a frame that is kept, in sums of covalent radii."""
-_SHORTEST_OF_KIND = {"hot": 0.55, "substituted": 0.55}
+_SHORTEST_OF_KIND = {"hot": 0.55, "substituted": 0.55, "squeezed": 0.42, "close": 0.42}
 _TRIES = 10
+_CLOSE_CUTOFF = 4.0
+"""Å. An atom without a neighbour this near stays where it is in `close`."""
 
 
 def strained(atoms: Atoms, rng: Generator) -> Atoms:
@@ -88,6 +93,28 @@ def substituted(atoms: Atoms, rng: Generator) -> Atoms:
     changed = substitute(atoms, rng, whole_species=bool(rng.random() < 0.7))
     changed = scale_volume(changed, size_ratio(changed, atoms))
     return rattle(strain(changed, rng, 0.05, 0.02), rng, rng.uniform(0.0, 0.15))
+
+
+def squeezed(atoms: Atoms, rng: Generator) -> Atoms:
+    """Compressed to 60-90 % along a random direction, up to 20 % wider across, then rattled."""
+    axis = rng.normal(size=3)
+    axis /= np.linalg.norm(axis)
+    across = rng.uniform(1.0, 1.2)
+    deformation = across * np.eye(3) + (rng.uniform(0.6, 0.9) - across) * np.outer(axis, axis)
+    changed = atoms.copy()
+    changed.set_cell(atoms.cell @ deformation, scale_atoms=True)
+    return rattle(changed, rng, rng.uniform(0.0, 0.1))
+
+
+def close(atoms: Atoms, rng: Generator) -> Atoms:
+    """As `near`, but one to three atoms moved to 50-85 % of their shortest distance."""
+    changed = near(atoms, rng)
+    for i in rng.choice(len(atoms), size=min(len(atoms), int(rng.integers(1, 4))), replace=False):
+        first, lengths, vectors = neighbor_list("idD", changed, _CLOSE_CUTOFF)
+        if (mine := np.flatnonzero(first == i)).size:
+            to_nearest = vectors[mine[lengths[mine].argmin()]]
+            changed.positions[i] += (1 - rng.uniform(0.5, 0.85)) * to_nearest
+    return changed
 
 
 def dynamics(atoms: Atoms, rng: Generator) -> Atoms:
@@ -125,6 +152,8 @@ _MAKE: dict[str, Callable[[Atoms, Generator], Atoms]] = {
     "hot": hot,
     "substituted": substituted,
     "dynamics": dynamics,
+    "squeezed": squeezed,
+    "close": close,
 }
 
 
@@ -211,9 +240,9 @@ def make_relaxed_teacher(m3gnet: str) -> RelaxedTeacher:
 
 
 def make_teacher(m3gnet: str, chgnet: bool = True) -> Teacher:
-    """M3GNet, and CHGNet beside it, on one thread."""
+    """M3GNet, and CHGNet beside it with twice its weight, on one thread."""
     torch.set_num_threads(1)
-    return Teacher(load_m3gnet(m3gnet), [load_chgnet()] if chgnet else [])
+    return Teacher(load_m3gnet(m3gnet), [(load_chgnet(), 2.0)] if chgnet else [])
 
 
 @click.command()
@@ -235,8 +264,9 @@ def make_teacher(m3gnet: str, chgnet: bool = True) -> Teacher:
     "--chgnet/--no-chgnet",
     default=True,
     show_default=True,
-    help="Mean forces and stress of M3GNet and CHGNet, or M3GNet's alone in a fifth of the time.",
+    help="Mean forces and stress of M3GNet and CHGNet (twice), or M3GNet's alone in less time.",
 )
+@click.option("--holds", multiple=True, help="Only structures with one of these elements.")
 @click.option("--relaxed", is_flag=True, help="The crystals as given: DFT has relaxed them.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
@@ -250,6 +280,7 @@ def main(
     keep: float,
     kinds: tuple[str, ...],
     chgnet: bool,
+    holds: tuple[str, ...],
     relaxed: bool,
     seed: int,
     jobs: int,
@@ -259,6 +290,8 @@ def main(
     All labelled frames go to OUTPUT with `.all.extxyz` appended, those kept for training to OUTPUT.
     """
     rows = [atoms for atoms in read_structures(structures) if len(atoms) <= max_atoms]
+    if holds:
+        rows = [atoms for atoms in rows if set(holds) & set(atoms.get_chemical_symbols())]
     with click.progressbar(length=n, label="Labelling") as bar:
         run = partial(label, jobs=jobs, progress=lambda _: bar.update(1))
         if relaxed:

@@ -1,4 +1,4 @@
-"""A teacher out of several calculators: energy of the first, mean forces and stress of all.
+"""A teacher out of several calculators: energy of the first, weighted forces and stress of all.
 
 CHGNet's energies carry the Materials Project's corrections, those of M3GNet-MP-2021 do not; their
 forces err in different directions, so that the mean is better than either where both agree.
@@ -21,20 +21,21 @@ Array = NDArray[np.float64]
 
 
 class Teacher(Calculator):  # type: ignore[misc]  # ASE is untyped
-    """Energy of one calculator, mean forces and stress of it and others.
+    """Energy of one calculator, weighted mean of the forces and of the stress of it and others.
 
     Args:
-        energy_calculator: Calculator with energy, forces and stress in ASE's units.
-        other_calculators: More of them; their energies are not used.
+        energy_calculator: Calculator with energy, forces and stress in ASE's units, of weight 1.
+        others: More of them with their weights; their energies are not used.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
 
     def __init__(
-        self, energy_calculator: Calculator, other_calculators: Sequence[Calculator] = ()
+        self, energy_calculator: Calculator, others: Sequence[tuple[Calculator, float]] = ()
     ) -> None:
         super().__init__()
-        self.calculators = (energy_calculator, *other_calculators)
+        self.calculators = (energy_calculator, *(calculator for calculator, _ in others))
+        self.weights = (1.0, *(weight for _, weight in others))
         self.disagreement: dict[str, float] = {}
         """Of the last structure: mean distance from the mean force (force_disagreement, eV/Å) and
         from the mean stress component (stress_disagreement, eV/Å^3)."""
@@ -59,11 +60,11 @@ class Teacher(Calculator):  # type: ignore[misc]  # ASE is untyped
         self.results = {
             "energy": energies[0],
             "free_energy": energies[0],
-            "forces": np.mean(forces, axis=0),
+            "forces": np.average(forces, axis=0, weights=self.weights),
         }
         self.disagreement = {"force_disagreement": _spread(np.stack(forces))}
         if stresses:
-            self.results["stress"] = np.mean(stresses, axis=0)
+            self.results["stress"] = np.average(stresses, axis=0, weights=self.weights)
             self.disagreement["stress_disagreement"] = _spread(np.stack(stresses)[..., None])
 
 

@@ -85,8 +85,11 @@ class AtomGraph:
     def edge_vectors(self) -> Tensor:
         """Vectors r_ij in Å from destination i to the image of source j, (n_edges, 3)."""
         source, destination = self.edge_index
-        cell = self.cell.index_select(0, self.batch.index_select(0, destination))
-        image = torch.einsum("es,esc->ec", self.edge_shift, cell)
+        if self.n_graphs == 1:
+            image = self.edge_shift @ self.cell[0]
+        else:
+            cell = self.cell.index_select(0, self.batch.index_select(0, destination))
+            image = torch.einsum("es,esc->ec", self.edge_shift, cell)
         return (
             self.positions.index_select(0, source)
             - self.positions.index_select(0, destination)

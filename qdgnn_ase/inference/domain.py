@@ -47,8 +47,8 @@ class Domain:
         """Warn of pairs closer than the shortest distance of their elements in training."""
         with torch.no_grad():
             distance = graph.edge_vectors().norm(dim=1)
-        source, destination = graph.edge_index
-        limit = self._shortest[graph.numbers[source], graph.numbers[destination]]
+        source, destination = (graph.numbers.index_select(0, end) for end in graph.edge_index)
+        limit = self._shortest.view(-1).index_select(0, source * len(self._shortest) + destination)
         excess = distance.float() - limit
         if len(excess) and float(excess.min()) < -1e-4:
             worst = int(excess.argmin())

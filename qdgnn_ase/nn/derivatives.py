@@ -45,8 +45,11 @@ def energy_forces_stress(
     source, destination = graph.edge_index
     n = graph.numbers.shape[0]
     forces = segment_sum(gradient, destination, n) - segment_sum(gradient, source, n)
-    virial = segment_sum(vector[:, :, None] * gradient[:, None, :], destination, n)
-    strain = segment_sum(virial, graph.batch, graph.n_graphs)
+    if graph.n_graphs == 1:
+        strain = (vector.T @ gradient)[None]
+    else:
+        virial = segment_sum(vector[:, :, None] * gradient[:, None, :], destination, n)
+        strain = segment_sum(virial, graph.batch, graph.n_graphs)
     volume = graph.volumes()[:, None, None]
     stress = 0.5 * (strain + strain.mT) / volume.nan_to_num(1.0)
     stress = stress.masked_fill(volume.isnan(), torch.nan)  # NaN / volume has NaN gradients too

@@ -86,8 +86,10 @@ class QDGNN(nn.Module):
         self, graph: AtomGraph, distance: Tensor, edges: Edges, strength: Tensor | None
     ) -> Tensor:
         """ZBL energy per atom in eV, (n_atoms, 1)."""
-        z_i, z_j = graph.numbers[edges.destination], graph.numbers[edges.source]
+        z_i = graph.numbers.index_select(0, edges.destination)
+        z_j = graph.numbers.index_select(0, edges.source)
         # beyond the cutoff there are no edges: a longer range would end in a jump
-        shortest = self.shortest[z_i, z_j].clamp(max=self.config.cutoff)
+        shortest = self.shortest.view(-1).index_select(0, z_i * len(self.shortest) + z_j)
+        shortest = shortest.clamp(max=self.config.cutoff)
         energy = repulsion_energy(distance, z_i, z_j, shortest)[:, None]
         return edges.sum(energy if strength is None else energy * strength)

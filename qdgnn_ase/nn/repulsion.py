@@ -17,8 +17,8 @@ from torch import Tensor
 from qdgnn_ase.graph import AtomGraph, envelope
 from qdgnn_ase.quantum.atomic import N_ELEMENTS, atomic_table
 
-_COEFFICIENTS = (0.18175, 0.50986, 0.28022, 0.02817)
-_EXPONENTS = (3.19980, 0.94229, 0.40290, 0.20162)
+_COEFFICIENTS = torch.tensor((0.18175, 0.50986, 0.28022, 0.02817), dtype=torch.float64)
+_EXPONENTS = torch.tensor((3.19980, 0.94229, 0.40290, 0.20162), dtype=torch.float64)
 _GUESS = 0.999
 """Makes a guess differ from every length that was seen: `seen_pairs` tells them apart by it."""
 
@@ -27,11 +27,8 @@ def zbl_energy(distance: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:
     """Screened repulsion in eV of pairs at ``distance`` (Å); all (n_pairs,)."""
     z_i, z_j = z_i.to(distance.dtype), z_j.to(distance.dtype)
     length = 0.88534 * Bohr / (z_i**0.23 + z_j**0.23)
-    x = distance / length
-    screening = torch.zeros_like(distance)
-    for coefficient, exponent in zip(_COEFFICIENTS, _EXPONENTS, strict=True):
-        screening = screening + coefficient * torch.exp(-exponent * x)
-    energy: Tensor = Hartree * Bohr * z_i * z_j / distance * screening
+    terms = torch.exp(-torch.outer(distance / length, _EXPONENTS.to(distance)))
+    energy: Tensor = Hartree * Bohr * z_i * z_j / distance * (terms @ _COEFFICIENTS.to(distance))
     return energy
 
 

@@ -45,6 +45,9 @@ class QDGNNConfig:
     """Quantum descriptors: T0 table; T0 and T1 hoppings on edges; those and T1 moments on atoms;
     none; or T0 permuted over elements (negative control)."""
 
+    attention: bool = True
+    """False: each neighbour's share is that of its envelope alone."""
+
     def __post_init__(self) -> None:
         for name in ("cutoff", "hidden", "n_layers", "n_vectors", "n_radial", "n_pair", "n_heads"):
             if not getattr(self, name) > 0:
@@ -97,6 +100,7 @@ class Trunk(nn.Module):
                 n_pair=config.n_pair,
                 n_heads=config.n_heads,
                 filters=config.filters,
+                attends=config.attention,
                 neighbors=neighbors,
                 first=k == 0,
                 last=k == config.n_layers - 1,
@@ -134,11 +138,11 @@ class Trunk(nn.Module):
         """
         unit = vector / distance
         radial, fc, quantum = self.descriptors(numbers, unit, distance, edges, strength, fractions)
-        unit = unit.T.contiguous()[:, :, None]
+        directions = unit.T.contiguous()[:, :, None].unbind()
         hidden: Tensor = self.fusion(numbers, quantum, fractions)
         vectors = None
         for layer in self.layers:
-            hidden, vectors = layer(hidden, vectors, radial, fc, unit, edges)
+            hidden, vectors = layer(hidden, vectors, radial, fc, directions, edges)
         return hidden
 
     def descriptors(
@@ -160,7 +164,8 @@ class Trunk(nn.Module):
         quantum = self.quantum[numbers] if fractions is None else fractions @ self.quantum[1:]
         if self.tight_binding is not None:
             atoms = numbers if fractions is None else self.tight_binding.mixed(fractions)
-            z_i, z_j = atoms[edges.destination], atoms[edges.source]
+            z_i = atoms.index_select(0, edges.destination)
+            z_j = atoms.index_select(0, edges.source)
             hoppings = self.tight_binding.hoppings(distance, fc, z_i, z_j)
             radial = torch.cat([radial, self.tight_binding.edge_features(hoppings)], dim=1)
             if self.with_moments:

@@ -101,6 +101,7 @@ class TightBinding(nn.Module):
     eta: Tensor
     shells: Tensor
     multiplicity: Tensor
+    shown: Tensor
     amplitudes: Tensor
     steps: Tensor
     squares: Tensor
@@ -118,6 +119,7 @@ class TightBinding(nn.Module):
             "eta": _eta_matrix(),
             "shells": np.hstack([amplitudes, levels]),
             "multiplicity": multiplicity,
+            "shown": np.array([[h == e for e in EDGE_FEATURES] for h in HOPPINGS]) / HOPPING_SCALE,
             # of each pair of elements (i, j), in row 95 i + j
             "amplitudes": _pairs(amplitudes[:, first], amplitudes[:, second], np.multiply),
             "steps": multiplicity * _pairs(-levels[:, first], levels[:, second], np.add),
@@ -127,7 +129,6 @@ class TightBinding(nn.Module):
         }
         for name, values in constants.items():  # float64 until the model is cast: no digit is lost
             self.register_buffer(name, torch.tensor(values), persistent=False)
-        self.edge_columns = [list(HOPPINGS).index(name) for name in EDGE_FEATURES]
         self.first, self.second = first, second
 
     def mixed(self, fractions: Tensor) -> Tensor:
@@ -166,8 +167,8 @@ class TightBinding(nn.Module):
 
     def edge_features(self, hoppings: Tensor) -> Tensor:
         """asinh(V / 1 eV), (n_edges, 5), columns as in ``EDGE_FEATURES``."""
-        columns = [hoppings[:, k : k + 1] for k in self.edge_columns]
-        return torch.asinh(torch.cat(columns, dim=1) / HOPPING_SCALE)
+        # a product with columns of the unit matrix: the backward of slices is slow
+        return torch.asinh(hoppings @ self.shown.to(hoppings.dtype))
 
     def edge_terms(
         self, hoppings: Tensor, unit: Tensor, numbers_i: Tensor, numbers_j: Tensor

@@ -140,6 +140,8 @@ class PropertyTrainConfig(RunConfig):
     """Heads per target."""
     weights: dict[str, float] = field(default_factory=dict)
     """Weight of a target's loss, 1 where not named; losses are relative to the labels' spread."""
+    penalty: float = 0.1
+    """Weight of the penalty for values below the bound of a property, such as negative gaps."""
     bag: float = 0.5
     """Share of the training structures that each member of the heads sees."""
     split_turn: float = 0.0
@@ -159,6 +161,8 @@ class PropertyTrainConfig(RunConfig):
             raise ValueError(f"init and extend exclude each other, got {self.init}, {self.extend}")
         if not self.sources:
             raise ValueError("sources must name at least one labelled file, got none")
+        if not self.penalty >= 0:
+            raise ValueError(f"penalty must be at least 0, got {self.penalty}")
         if not 0 < self.bag <= 1:
             raise ValueError(f"bag must lie in (0, 1], got {self.bag}")
         if not 0 <= self.split_turn < 1:

@@ -176,6 +176,7 @@ class PropertyTask:
             targets["bag"],
             self.scaler,
             self.weights,
+            beta=self.config.penalty,
             censored=targets.get("censored"),
         )
 

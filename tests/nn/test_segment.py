@@ -151,6 +151,34 @@ def test_other_tensors_take_the_torch_path(kind: str, monkeypatch: pytest.Monkey
     assert Edges(index, 3).dgl is None
 
 
+def sums_and_derivatives(edges: Edges, values: Tensor, weights: Tensor) -> list[Tensor]:
+    """A sum of gathered rows, and derivatives of the first and second order of a function of it."""
+    total = edges.sum(edges.gather(values).square() * weights)
+    first = torch.autograd.grad(total.pow(3).sum(), [values, weights], create_graph=True)
+    second = torch.autograd.grad(sum(x.square().sum() for x in first), [values, weights])
+    return [total, *first, *second]
+
+
+@pytest.mark.parametrize("n_atoms", [7, 2**16 + 7])
+def test_bags_equal_sums(n_atoms: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In no order, with atoms that have no edge, more of them than 16 bits hold."""
+    generator = torch.Generator().manual_seed(0)
+    index = torch.randint(0, n_atoms - 2, (2, 50), generator=generator)
+    leaves = [torch.randn(n, 3, generator=generator).requires_grad_(True) for n in (n_atoms, 50)]
+    monkeypatch.setattr(segment, "_FAST_BAGS", True)
+    found = sums_and_derivatives(Edges(index, n_atoms), *leaves)
+    monkeypatch.setattr(segment, "_FAST_BAGS", False)
+    wanted = sums_and_derivatives(Edges(index, n_atoms), *leaves)
+    for got, expected in zip(found, wanted, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert not found[0][-2:].any()
+
+
+def test_bags_without_edges() -> None:
+    edges = Edges(torch.zeros(2, 0, dtype=torch.long), 3)
+    assert edges.sum(torch.zeros(0, 4)).tolist() == [[0.0] * 4] * 3
+
+
 def test_segment_sum() -> None:
     values = torch.arange(10.0).reshape(5, 2).requires_grad_(True)
     total = segment_sum(values, torch.tensor([0, 0, 2, 2, 2]), 4)

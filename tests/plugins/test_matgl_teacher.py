@@ -6,6 +6,7 @@ import gzip
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import ase.io
@@ -17,12 +18,24 @@ from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.neighborlist import neighbor_list
 from click.testing import CliRunner
+from numpy.random import Generator
 
 import qdgnn_matgl.frames as frames_module
 from qdgnn_ase import fold_of, is_plausible, label, reduced_formula
 from qdgnn_matgl import RelaxedTeacher, Teacher, load_chgnet, load_m3gnet
-from qdgnn_matgl.frames import MAX_FORCE, SHARES, as_given, dynamics, generate, main, select
+from qdgnn_matgl.frames import (
+    MAX_FORCE,
+    SHARES,
+    as_given,
+    close,
+    dynamics,
+    generate,
+    main,
+    select,
+    squeezed,
+)
 from qdgnn_matgl.teacher import disagreement
 
 
@@ -48,7 +61,7 @@ class Scaled(Calculator):
 
 
 def teacher(factor: float = 1.5) -> Teacher:
-    return Teacher(EMT(), [Scaled(factor)])
+    return Teacher(EMT(), [(Scaled(factor), 1.0)])
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +101,14 @@ def test_energy_of_the_first_and_mean_forces(copper: Atoms) -> None:
     assert noted["force_disagreement"] == pytest.approx(0.25 * size)
     assert noted["stress_disagreement"] == pytest.approx(0.25 * abs(expected.get_stress()).mean())
     assert set(copper.calc.results) <= set(ase.outputs.all_outputs)
+
+
+def test_weights_of_the_teachers(copper: Atoms) -> None:
+    expected = copper.copy()
+    expected.calc = EMT()
+    copper.calc = Teacher(EMT(), [(Scaled(1.6), 2.0)])
+    assert np.allclose(copper.get_forces(), 1.4 * expected.get_forces())
+    assert np.allclose(copper.get_stress(), 1.4 * expected.get_stress())
 
 
 def test_new_positions_new_results(copper: Atoms) -> None:
@@ -152,7 +173,8 @@ def test_kinds_shares_and_keys() -> None:
     for kind, share in SHARES.items():
         assert abs(counts[kind] / 250 - share) < 0.08, kind
     assert len({atoms.info["key"] for atoms in made}) == len(made) > 200
-    assert all(is_plausible(atoms, 0.5) for atoms in made)
+    tight = {"squeezed", "close"}
+    assert all(is_plausible(a, 0.42 if a.info["kind"] in tight else 0.5) for a in made)
 
 
 def test_some_kinds_keep_their_proportions() -> None:
@@ -170,12 +192,31 @@ def test_volumes_of_the_kinds() -> None:
         "rattled": (0.89, 1.11),
         "hot": (0.64, 1.09),
         "dynamics": (0.84, 1.11),
+        "squeezed": (0.6, 1.3),
+        "close": (0.97, 1.03),
     }
     for atoms in generate([source], 200):
         low, high = bounds.get(atoms.info["kind"], (0.1, 10))
         assert low < atoms.get_volume() / source.get_volume() < high
         changed = atoms.get_chemical_symbols() != source.get_chemical_symbols()
         assert changed == (atoms.info["kind"] == "substituted")
+
+
+@pytest.mark.parametrize("make", [squeezed, close])
+def test_atoms_come_near_each_other(
+    make: Callable[[Atoms, Generator], Atoms], copper: Atoms
+) -> None:
+    before, rng = copper.copy(), np.random.default_rng(0)
+    shortest = [neighbor_list("d", make(copper, rng), 4.0).min() for _ in range(20)]
+    assert copper == before
+    assert np.mean(shortest) < 0.95 * neighbor_list("d", copper, 4.0).min()
+
+
+def test_an_atom_without_neighbours_stays() -> None:
+    lone = Atoms("Ar", cell=[20, 20, 20], pbc=True)
+    assert np.allclose(
+        close(lone, np.random.default_rng(0)).get_scaled_positions(wrap=False), 0, atol=0.02
+    )
 
 
 def test_dynamics_moves_the_atoms_and_keeps_no_momenta(copper: Atoms) -> None:
@@ -267,6 +308,12 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {atoms.info["kind"] for atoms in strained} == {"strained"}
     assert {atoms.info["force_disagreement"] for atoms in strained} == {0.0}
     assert max(atoms.info["force_disagreement"] for atoms in everything) > 0
+    silver = tmp_path / "silver.extxyz"
+    options = ["--holds", "Ag", "--kind", "near", "-n", "10"]
+    CliRunner().invoke(main, [*arguments[:2], str(silver), *options], catch_exceptions=False)
+    frames = ase.io.read(f"{silver}.all.extxyz", ":")
+    assert len(frames) > 5
+    assert all("Ag" in atoms.get_chemical_symbols() for atoms in frames)
     monkeypatch.setattr(frames_module, "make_relaxed_teacher", lambda folder: RelaxedTeacher(EMT()))
     relaxed = tmp_path / "relaxed.extxyz"
     CliRunner().invoke(
