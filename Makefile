@@ -53,17 +53,22 @@ results: .venv/dev
 	  $(DATA)/phonons_matbench/phonons_matbench.jsonl.gz $(DATA)/mp40_ehull/mp40_ehull.jsonl.gz \
 	  .venv/rows/obelix.jsonl
 
-# Property models beside others on the same rows, two to three CPU hours; goes on where it was killed
+# Property models beside others on the same rows, four CPU hours; goes on where it was killed
 PROPERTY_RUN = build/properties
 COMPARE = .venv/bin/qdgnn bench-properties --seeds 0
 PEERS = qdgnn,CGCNN,SchNet,MPNN,MEGNet
+ABLATIONS = qdgnn,qdgnn-no-quantum,qdgnn-T0-alone,qdgnn-permuted-quantum,qdgnn-no-attention,qdgnn-no-penalty
 results-properties: .venv/dev
 	$(COMPARE) $(DATA)/mp36k/mp36k.jsonl.gz -o $(PROPERTY_RUN)/mp36k --readme README.md \
 	  --target formation_energy=e_form_megnet2018 --target band_gap=band_gap_megnet2018 \
 	  --minutes 15 --models $(PEERS),qdgnn-pretrained
 	$(COMPARE) $(DATA)/phonons_matbench/phonons_matbench.jsonl.gz -o $(PROPERTY_RUN)/phonons \
 	  --target last_phonon_peak=last_phdos_peak_cm-1 --minutes 2.5 --models $(PEERS)
+	.venv/bin/qdgnn bench-properties $(DATA)/mp36k/mp36k.jsonl.gz -o $(PROPERTY_RUN)/ablations \
+	  --target formation_energy=e_form_megnet2018 --target band_gap=band_gap_megnet2018 \
+	  --minutes 3 --seeds 0,1,2 --models $(ABLATIONS)
 	for kind in json md; do \
+	  cp $(PROPERTY_RUN)/ablations/properties.$$kind $(RESULTS)/properties_ablations.$$kind && \
 	  cp $(PROPERTY_RUN)/mp36k/properties.$$kind $(RESULTS)/properties.$$kind && \
 	  cp $(PROPERTY_RUN)/phonons/properties.$$kind $(RESULTS)/properties_phonons.$$kind || exit 1; \
 	done

@@ -23,13 +23,12 @@ DEEPCHEM = "CGCNN, DeepChem's featurizer"
 def inference(protocol: Protocol, names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Model -> ms per structure, ``batch_1`` and ``batch_64``; the least of three rounds.
 
-    The baselines' weights are random: they do not change the time. CGCNN runs with our graphs and
-    with those of DeepChem's featurizer.
+    The baselines' weights are random: they do not change the time. MEGNet and CGCNN are always
+    among the models, CGCNN with our graphs and with those of DeepChem's featurizer.
     """
     structures = protocol.folds["test"].structures[:_TIMED]
-    calls = {name: _call(protocol, name) for name in names}
-    if "CGCNN" in names:
-        calls[DEEPCHEM] = _deepchem_call(len(protocol.targets))
+    calls = {name: _call(protocol, name) for name in dict.fromkeys([*names, "MEGNet", "CGCNN"])}
+    calls[DEEPCHEM] = _deepchem_call(len(protocol.targets))
     times: dict[str, dict[str, list[float]]] = {
         name: {"batch_1": [], "batch_64": []} for name in calls
     }

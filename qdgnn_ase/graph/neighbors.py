@@ -147,6 +147,8 @@ def _lattice(atoms: Atoms) -> Array:
 
 def _complete(cell: Array, pbc: NDArray[np.bool_]) -> Array:
     """Fill the rows of non-periodic axes with unit vectors normal to the periodic ones."""
+    if pbc.all():
+        return cell
     _, _, basis = np.linalg.svd(np.where(pbc[:, None], cell, 0.0))
     lattice = cell.copy()
     lattice[~pbc] = basis[int(pbc.sum()) :]

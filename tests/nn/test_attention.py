@@ -16,7 +16,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from qdgnn_ase.graph import AtomGraph, collate, from_atoms
 from qdgnn_ase.nn import attention, segment
-from qdgnn_ase.nn.attention import LOGIT_BOUND, attention_weights
+from qdgnn_ase.nn.attention import LOGIT_BOUND, Interaction, attention_weights
 from qdgnn_ase.nn.derivatives import energy_forces_stress
 from qdgnn_ase.nn.model import QDGNN
 from qdgnn_ase.nn.segment import Edges, has_dgl
@@ -128,6 +128,33 @@ def test_attention_is_a_share(graph: AtomGraph) -> None:
     rest = 1.0 / (1.0 - total)  # 1 + sum_k w_ik
     expected = torch.exp(LOGIT_BOUND * torch.tanh(logits / LOGIT_BOUND)) * fc
     torch.testing.assert_close(alpha * rest[edges.destination], expected)
+
+
+def test_without_attention_the_envelope_decides(graph: AtomGraph) -> None:
+    """An ablation of `qdgnn bench-properties`; with attention the shares differ."""
+    edges, generator = Edges(graph.edge_index, len(graph.numbers)), torch.Generator().manual_seed(0)
+    hidden, radial = (
+        torch.randn(n, 16, generator=generator) for n in (len(graph.numbers), graph.n_edges)
+    )
+    fc = torch.rand(graph.n_edges, 1, generator=generator)
+    shares = []
+    for attends in (True, False):
+        layer = Interaction(
+            hidden=16,
+            n_vectors=4,
+            n_radial=16,
+            n_pair=8,
+            n_heads=2,
+            filters="channel",
+            attends=attends,
+            neighbors=10.0,
+            first=True,
+            last=True,
+        )
+        shares.append(layer.attention(hidden, radial, fc, edges))
+    plain = attention_weights(torch.zeros(graph.n_edges, 2), fc, edges)
+    torch.testing.assert_close(shares[1], plain)
+    assert not torch.allclose(shares[0], plain, rtol=1e-3)
 
 
 def test_neighbour_at_the_cutoff_has_no_share(graph: AtomGraph) -> None:

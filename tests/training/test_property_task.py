@@ -223,6 +223,7 @@ def test_config_round_trip(config: PropertyTrainConfig) -> None:
     [
         ({"sources": ()}, "sources must name"),
         ({"bag": 0.0}, "bag must lie"),
+        ({"penalty": -0.1}, "penalty must be"),
         ({"weights": {"shear_modulus": 1.0}}, "weights must be of targets"),
         ({"epochs": 0}, "epochs must be larger"),
     ],
