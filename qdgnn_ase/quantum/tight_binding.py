@@ -167,8 +167,7 @@ class TightBinding(nn.Module):
 
     def edge_features(self, hoppings: Tensor) -> Tensor:
         """asinh(V / 1 eV), (n_edges, 5), columns as in ``EDGE_FEATURES``."""
-        # a product with columns of the unit matrix: the backward of slices is slow
-        return torch.asinh(hoppings @ self.shown.to(hoppings.dtype))
+        return torch.asinh(hoppings @ self.shown.to(hoppings.dtype))  # slices: a slow backward
 
     def edge_terms(
         self, hoppings: Tensor, unit: Tensor, numbers_i: Tensor, numbers_j: Tensor
