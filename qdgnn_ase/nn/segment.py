@@ -25,7 +25,7 @@ DGL_MIN_EDGES = 4_000
 
 
 _FAST_BAGS = "fbgemm" in torch.backends.quantized.supported_engines
-"""Whether ``embedding_bag`` has its fast kernel (float32, x86), four times as fast as a sum."""
+"""Whether ``embedding_bag`` has its fast kernel (float32, x86), faster than other sums."""
 
 
 class Edges:
