@@ -1,8 +1,8 @@
 """Frames for distillation: crystals strained, rattled, squeezed, substituted, in hot dynamics.
 
-``python -m qdgnn_matgl.frames STRUCTURES M3GNET_FOLDER OUTPUT`` labels them with `Teacher` and
-keeps those on which its calculators agree; ``--relaxed`` labels the crystals as they are with
-`RelaxedTeacher`. A second call goes on where the first one stopped.
+``python -m qdgnn_matgl.frames STRUCTURES OUTPUT`` labels them with `Teacher` and keeps those on
+which its calculators agree; ``--relaxed`` labels the crystals as they are with `RelaxedTeacher`.
+A second call goes on where the first one stopped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator
+from ase.filters import FrechetCellFilter
 from ase.neighborlist import neighbor_list
+from ase.optimize import FIRE2
 from numpy.random import Generator
 
 from qdgnn_ase import (
@@ -42,6 +44,7 @@ from qdgnn_matgl.teacher import (
     disagreement,
     load_chgnet,
     load_m3gnet,
+    load_sevennet,
 )
 
 SHARES = {
@@ -53,8 +56,9 @@ SHARES = {
     "dynamics": 0.04,
     "squeezed": 0.06,
     "close": 0.06,
+    "relaxing": 0.16,
 }
-"""Share of each kind of frame."""
+"""Shares of the kinds of frames, relative to each other."""
 MAX_FORCE = 150.0
 """Largest force of a frame that is kept, eV/Å."""
 FORCE_FLOOR = 0.1
@@ -93,6 +97,20 @@ def substituted(atoms: Atoms, rng: Generator) -> Atoms:
     changed = substitute(atoms, rng, whole_species=bool(rng.random() < 0.7))
     changed = scale_volume(changed, size_ratio(changed, atoms))
     return rattle(strain(changed, rng, 0.05, 0.02), rng, rng.uniform(0.0, 0.15))
+
+
+def relaxing(atoms: Atoms, rng: Generator) -> Atoms:
+    """A `substituted` crystal after 2-15 steps of relaxation, cell included.
+
+    The default weights drive it: frames as in the relaxations that databases are made of.
+    """
+    frame = substituted(atoms, rng)
+    frame.calc = _driver()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExtrapolationWarning)
+        FIRE2(FrechetCellFilter(frame), logfile=None).run(fmax=0.02, steps=int(rng.integers(2, 16)))
+    frame.calc = None
+    return frame
 
 
 def squeezed(atoms: Atoms, rng: Generator) -> Atoms:
@@ -154,6 +172,7 @@ _MAKE: dict[str, Callable[[Atoms, Generator], Atoms]] = {
     "dynamics": dynamics,
     "squeezed": squeezed,
     "close": close,
+    "relaxing": relaxing,
 }
 
 
@@ -233,22 +252,31 @@ def select(frames: Sequence[Atoms], share: float = 0.7) -> list[Atoms]:
     return [frames[index] for index in sorted(kept)]
 
 
-def make_relaxed_teacher(m3gnet: str) -> RelaxedTeacher:
-    """M3GNet's energy and zero forces, on one thread."""
+def make_relaxed_teacher(m3gnet: str | None = None) -> RelaxedTeacher:
+    """Energy of SevenNet-0, or of M3GNet where its folder is given, and zero forces."""
     torch.set_num_threads(1)
-    return RelaxedTeacher(load_m3gnet(m3gnet))
+    return RelaxedTeacher(load_m3gnet(m3gnet) if m3gnet else load_sevennet())
 
 
-def make_teacher(m3gnet: str, chgnet: bool = True) -> Teacher:
-    """M3GNet, and CHGNet beside it with twice its weight, on one thread."""
+def make_teacher(m3gnet: str | None = None, chgnet: bool = True) -> Teacher:
+    """SevenNet-0; with M3GNet's folder M3GNet, and CHGNet beside it with twice its weight.
+
+    What `select` ranks SevenNet-0's labels by is the distance from the default weights' forces.
+    """
     torch.set_num_threads(1)
+    if m3gnet is None:
+        return Teacher(load_sevennet(), [(_driver(), 0.0)])
     return Teacher(load_m3gnet(m3gnet), [(load_chgnet(), 2.0)] if chgnet else [])
 
 
 @click.command()
 @click.argument("structures", type=click.Path(exists=True, dir_okay=False))
-@click.argument("m3gnet", type=click.Path(exists=True, file_okay=False))
 @click.argument("output", type=click.Path(dir_okay=False))
+@click.option(
+    "--m3gnet",
+    type=click.Path(exists=True, file_okay=False),
+    help="Model folder: M3GNet and CHGNet label in place of SevenNet-0.",
+)
 @click.option("-n", "n", default=30_000, show_default=True, help="Frames to label.")
 @click.option("--max-atoms", default=24, show_default=True, help="Largest structure taken.")
 @click.option("--keep", default=0.7, show_default=True, help="Share of each kind to keep.")
@@ -264,7 +292,7 @@ def make_teacher(m3gnet: str, chgnet: bool = True) -> Teacher:
     "--chgnet/--no-chgnet",
     default=True,
     show_default=True,
-    help="Mean forces and stress of M3GNet and CHGNet (twice), or M3GNet's alone in less time.",
+    help="With --m3gnet: mean forces and stress of it and CHGNet (twice), or M3GNet's alone.",
 )
 @click.option("--holds", multiple=True, help="Only structures with one of these elements.")
 @click.option("--relaxed", is_flag=True, help="The crystals as given: DFT has relaxed them.")
@@ -273,8 +301,8 @@ def make_teacher(m3gnet: str, chgnet: bool = True) -> Teacher:
 def main(
     *,
     structures: str,
-    m3gnet: str,
     output: str,
+    m3gnet: str | None,
     n: int,
     max_atoms: int,
     keep: float,
@@ -285,7 +313,7 @@ def main(
     seed: int,
     jobs: int,
 ) -> None:
-    """Label frames made from STRUCTURES (JSON lines) with the M3GNET folder's model and CHGNet.
+    """Label frames made from STRUCTURES (JSON lines) with SevenNet-0, or with M3GNet and CHGNet.
 
     All labelled frames go to OUTPUT with `.all.extxyz` appended, those kept for training to OUTPUT.
     """

@@ -7,6 +7,7 @@ forces err in different directions, so that the mean is better than either where
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -146,6 +147,21 @@ def load_chgnet() -> Calculator:
     model.requires_grad_(False)
     calculator = import_module("chgnet.model").CHGNetCalculator
     return calculator(model, use_device="cpu", on_isolated_atoms="ignore")
+
+
+def load_sevennet() -> Calculator:
+    """SevenNet-0 of 11 July 2024, whose weights come with the package sevenn.
+
+    Trained on MPtrj, energies without the Materials Project's corrections, as those of M3GNet.
+    Park et al., J. Chem. Theory Comput. 20, 4857 (2024).
+
+    Raises:
+        ImportError: If sevenn is not installed.
+    """
+    calculator = _require("sevenn.calculator", "bench").SevenNetCalculator
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No tensor product accelerator")  # they need a GPU
+        return calculator("7net-0", device="cpu")
 
 
 def _require(module: str, extra: str) -> Any:

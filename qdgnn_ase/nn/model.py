@@ -76,7 +76,7 @@ class QDGNN(nn.Module):
         distance = vector.norm(dim=1, keepdim=True)
         edges = Edges(graph.edge_index, graph.numbers.shape[0])
         hidden = self.trunk(graph.numbers, vector, distance, edges, strength)
-        repulsion = self._repulsion(graph, distance.squeeze(1), edges, strength).squeeze(1)
+        repulsion = self._repulsion(graph, distance.squeeze(1), edges, strength)
         energies = self.readout(hidden) * self.energy_scale + repulsion
         energies = energies.double() + self.element_energies.double()[graph.numbers]
         energy = segment_sum(energies, graph.batch, graph.n_graphs)
@@ -85,11 +85,20 @@ class QDGNN(nn.Module):
     def _repulsion(
         self, graph: AtomGraph, distance: Tensor, edges: Edges, strength: Tensor | None
     ) -> Tensor:
-        """ZBL energy per atom in eV, (n_atoms, 1)."""
-        z_i = graph.numbers.index_select(0, edges.destination)
-        z_j = graph.numbers.index_select(0, edges.source)
+        """ZBL energy per atom in eV, (n_atoms,)."""
+        first, second = edges.destination, edges.source
+        z_i, z_j = graph.numbers.index_select(0, first), graph.numbers.index_select(0, second)
         # beyond the cutoff there are no edges: a longer range would end in a jump
         shortest = self.shortest.view(-1).index_select(0, z_i * len(self.shortest) + z_j)
         shortest = shortest.clamp(max=self.config.cutoff)
-        energy = repulsion_energy(distance, z_i, z_j, shortest)[:, None]
-        return edges.sum(energy if strength is None else energy * strength)
+        if edges.plain:  # beyond the shortest distance the energy is 0: few pairs are left
+            close = (distance < shortest).nonzero().squeeze(1)
+            if not len(close):
+                return distance.new_zeros(edges.n_atoms)
+            distance, z_i, z_j, first, shortest = (
+                x.index_select(0, close) for x in (distance, z_i, z_j, first, shortest)
+            )
+            strength = None if strength is None else strength.index_select(0, close)
+        energy = repulsion_energy(distance, z_i, z_j, shortest)
+        energy = energy if strength is None else energy * strength.squeeze(1)
+        return segment_sum(energy, first, edges.n_atoms)

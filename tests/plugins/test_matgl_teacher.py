@@ -24,7 +24,7 @@ from numpy.random import Generator
 
 import qdgnn_matgl.frames as frames_module
 from qdgnn_ase import fold_of, is_plausible, label, reduced_formula
-from qdgnn_matgl import RelaxedTeacher, Teacher, load_chgnet, load_m3gnet
+from qdgnn_matgl import RelaxedTeacher, Teacher, load_chgnet, load_m3gnet, load_sevennet
 from qdgnn_matgl.frames import (
     MAX_FORCE,
     SHARES,
@@ -33,6 +33,9 @@ from qdgnn_matgl.frames import (
     dynamics,
     generate,
     main,
+    make_relaxed_teacher,
+    make_teacher,
+    relaxing,
     select,
     squeezed,
 )
@@ -159,12 +162,33 @@ def test_missing_model_and_missing_packages(
         (tmp_path / name).touch()
     monkeypatch.setenv("MATGL_BACKEND", "DGL")
     monkeypatch.setenv("DGLBACKEND", "pytorch")
-    for name in ("matgl", "chgnet", "chgnet.model"):
+    for name in ("matgl", "chgnet", "chgnet.model", "sevenn", "sevenn.calculator"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"qdgnn-ase\[matgl\]"):
         load_m3gnet(tmp_path)
     with pytest.raises(ImportError, match=r"qdgnn-ase\[bench\]"):
         load_chgnet()
+    with pytest.raises(ImportError, match=r"qdgnn-ase\[bench\]"):
+        load_sevennet()
+
+
+def test_sevennet_labels_and_the_default_weights_judge(copper: Atoms) -> None:
+    pytest.importorskip("sevenn")
+    made = make_teacher()
+    sevennet, judge = made.calculators
+    copper.calc = made
+    copper.get_forces()
+    for calculator in (sevennet, judge):
+        calculator.calculate(copper, ["energy", "forces", "stress"])
+    assert copper.get_potential_energy() == sevennet.results["energy"]
+    assert np.allclose(copper.get_forces(), sevennet.results["forces"])
+    assert np.allclose(copper.get_stress(), sevennet.results["stress"])
+    apart = np.linalg.norm(sevennet.results["forces"] - judge.results["forces"], axis=1).mean()
+    assert made.disagreement["force_disagreement"] == pytest.approx(apart / 2, rel=1e-5)
+    salt = bulk("NaCl", "rocksalt", a=5.64)
+    salt.calc = make_relaxed_teacher()
+    # -3.42 eV/atom is VASP's PBE energy in the Materials Project, without corrections
+    assert salt.get_potential_energy() / 2 == pytest.approx(-3.42, abs=0.05)
 
 
 def test_kinds_shares_and_keys() -> None:
@@ -199,7 +223,7 @@ def test_volumes_of_the_kinds() -> None:
         low, high = bounds.get(atoms.info["kind"], (0.1, 10))
         assert low < atoms.get_volume() / source.get_volume() < high
         changed = atoms.get_chemical_symbols() != source.get_chemical_symbols()
-        assert changed == (atoms.info["kind"] == "substituted")
+        assert changed == (atoms.info["kind"] in ("substituted", "relaxing"))
 
 
 @pytest.mark.parametrize("make", [squeezed, close])
@@ -227,6 +251,20 @@ def test_dynamics_moves_the_atoms_and_keeps_no_momenta(copper: Atoms) -> None:
     assert 0.02 < np.linalg.norm(moved.positions - scaled, axis=1).mean() < 1.0
     assert moved.calc is None
     assert not moved.has("momenta")
+
+
+def test_relaxing_goes_downhill_from_a_substituted_crystal(
+    copper: Atoms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silver = copper.copy()
+    silver.symbols[:] = "Ag"
+    monkeypatch.setattr(frames_module, "substituted", lambda atoms, rng: silver.copy())
+    for seed in range(3):
+        relaxed = relaxing(copper, np.random.default_rng(seed))
+        assert relaxed.calc is None
+        assert relaxed.symbols.get_chemical_formula() == "Ag4"
+        relaxed.calc, silver.calc = EMT(), EMT()
+        assert relaxed.get_potential_energy() < silver.get_potential_energy() - 0.01
 
 
 def test_structures_as_given() -> None:
@@ -292,9 +330,9 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         frames_module,
         "make_teacher",
-        lambda folder, chgnet: teacher(1.2) if chgnet else Teacher(EMT()),
+        lambda folder, chgnet: teacher(1.2) if folder and chgnet else Teacher(EMT()),
     )
-    arguments = [str(source), str(tmp_path), str(out), "-n", "40", "--max-atoms", "4"]
+    arguments = [str(source), str(out), "--m3gnet", str(tmp_path), "-n", "40", "--max-atoms", "4"]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     kept = ase.io.read(out, ":")
@@ -302,22 +340,22 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < len(kept) < len(everything) <= 40
     assert max(map(len, everything)) <= 4
     alone = tmp_path / "alone.extxyz"
-    options = ["--kind", "strained", "--no-chgnet", "--keep", "1.0", "-n", "10"]
-    CliRunner().invoke(main, [*arguments[:2], str(alone), *options], catch_exceptions=False)
+    options = ["--kind", "strained", "--keep", "1.0", "-n", "10"]
+    CliRunner().invoke(main, [str(source), str(alone), *options], catch_exceptions=False)
     strained = ase.io.read(alone, ":")
     assert {atoms.info["kind"] for atoms in strained} == {"strained"}
     assert {atoms.info["force_disagreement"] for atoms in strained} == {0.0}
     assert max(atoms.info["force_disagreement"] for atoms in everything) > 0
     silver = tmp_path / "silver.extxyz"
     options = ["--holds", "Ag", "--kind", "near", "-n", "10"]
-    CliRunner().invoke(main, [*arguments[:2], str(silver), *options], catch_exceptions=False)
+    CliRunner().invoke(main, [str(source), str(silver), *options], catch_exceptions=False)
     frames = ase.io.read(f"{silver}.all.extxyz", ":")
     assert len(frames) > 5
     assert all("Ag" in atoms.get_chemical_symbols() for atoms in frames)
     monkeypatch.setattr(frames_module, "make_relaxed_teacher", lambda folder: RelaxedTeacher(EMT()))
     relaxed = tmp_path / "relaxed.extxyz"
     CliRunner().invoke(
-        main, [*arguments[:2], str(relaxed), "--relaxed", "-n", "20"], catch_exceptions=False
+        main, [str(source), str(relaxed), "--relaxed", "-n", "20"], catch_exceptions=False
     )
     assert 0 < len(ase.io.read(relaxed, ":")) <= 20
     again = CliRunner().invoke(main, arguments, catch_exceptions=False)
