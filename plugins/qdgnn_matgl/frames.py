@@ -1,43 +1,25 @@
-"""Frames for distillation: crystals strained, rattled, squeezed, substituted, in hot dynamics.
+"""Labelled frames for distillation.
 
-``python -m qdgnn_matgl.frames STRUCTURES OUTPUT`` labels them with `Teacher` and keeps those on
-which its calculators agree; ``--relaxed`` labels the crystals as they are with `RelaxedTeacher`.
-A second call goes on where the first one stopped.
+``python -m qdgnn_matgl.frames STRUCTURES OUTPUT`` makes frames of all `KINDS`, labels them
+with `Teacher` and keeps those on which its calculators agree; ``--relaxed`` labels the crystals as
+they are with `RelaxedTeacher`. A second call goes on where the first one stopped.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import ase.io
 import click
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator
-from ase.filters import FrechetCellFilter
-from ase.neighborlist import neighbor_list
-from ase.optimize import FIRE2
 from numpy.random import Generator
 
-from qdgnn_ase import (
-    ExtrapolationWarning,
-    QDGNNCalculator,
-    fold_of,
-    is_plausible,
-    label,
-    molecular_dynamics,
-    rattle,
-    read_structures,
-    reduced_formula,
-    scale_volume,
-    size_ratio,
-    strain,
-    substitute,
-)
+from qdgnn_ase import fold_of, is_plausible, label, read_structures, reduced_formula
+from qdgnn_matgl.kinds import KINDS, driver
 from qdgnn_matgl.teacher import (
     RelaxedTeacher,
     Teacher,
@@ -67,113 +49,6 @@ _SHORTEST = 0.5
 """Shortest distance of a frame that is kept, in sums of covalent radii."""
 _SHORTEST_OF_KIND = {"hot": 0.55, "substituted": 0.55, "squeezed": 0.42, "close": 0.42}
 _TRIES = 10
-_CLOSE_CUTOFF = 4.0
-"""Å. An atom without a neighbour this near stays where it is in `close`."""
-
-
-def strained(atoms: Atoms, rng: Generator) -> Atoms:
-    """Strained alone, volume within 8 % and shear up to 0.03: elastic constants."""
-    return strain(atoms, rng, 0.08, 0.03)
-
-
-def near(atoms: Atoms, rng: Generator) -> Atoms:
-    """Rattled by up to 0.05 Å and strained by up to 2 % in volume."""
-    return rattle(strain(atoms, rng, 0.02, 0.01), rng, rng.uniform(0.0, 0.05))
-
-
-def rattled(atoms: Atoms, rng: Generator) -> Atoms:
-    """Rattled by 0.05-0.25 Å, volume within 10 %, shear up to 0.05."""
-    return rattle(strain(atoms, rng, 0.10, 0.05), rng, rng.uniform(0.05, 0.25))
-
-
-def hot(atoms: Atoms, rng: Generator) -> Atoms:
-    """Rattled by 0.1-0.35 Å at 65-108 % of the volume: forces and pressures as in hot MD."""
-    squeezed = scale_volume(atoms, rng.uniform(0.65, 1.08))
-    return rattle(strain(squeezed, rng, 0.0, 0.08), rng, rng.uniform(0.10, 0.35))
-
-
-def substituted(atoms: Atoms, rng: Generator) -> Atoms:
-    """One element or one site replaced, volume by covalent radii within 5 %, then `near`."""
-    changed = substitute(atoms, rng, whole_species=bool(rng.random() < 0.7))
-    changed = scale_volume(changed, size_ratio(changed, atoms))
-    return rattle(strain(changed, rng, 0.05, 0.02), rng, rng.uniform(0.0, 0.15))
-
-
-def relaxing(atoms: Atoms, rng: Generator) -> Atoms:
-    """A `substituted` crystal after 2-15 steps of relaxation, cell included.
-
-    The default weights drive it: frames as in the relaxations that databases are made of.
-    """
-    frame = substituted(atoms, rng)
-    frame.calc = _driver()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExtrapolationWarning)
-        FIRE2(FrechetCellFilter(frame), logfile=None).run(fmax=0.02, steps=int(rng.integers(2, 16)))
-    frame.calc = None
-    return frame
-
-
-def squeezed(atoms: Atoms, rng: Generator) -> Atoms:
-    """Compressed to 60-90 % along a random direction, up to 20 % wider across, then rattled."""
-    axis = rng.normal(size=3)
-    axis /= np.linalg.norm(axis)
-    across = rng.uniform(1.0, 1.2)
-    deformation = across * np.eye(3) + (rng.uniform(0.6, 0.9) - across) * np.outer(axis, axis)
-    changed = atoms.copy()
-    changed.set_cell(atoms.cell @ deformation, scale_atoms=True)
-    return rattle(changed, rng, rng.uniform(0.0, 0.1))
-
-
-def close(atoms: Atoms, rng: Generator) -> Atoms:
-    """As `near`, but one to three atoms moved to 50-85 % of their shortest distance."""
-    changed = near(atoms, rng)
-    for i in rng.choice(len(atoms), size=min(len(atoms), int(rng.integers(1, 4))), replace=False):
-        first, lengths, vectors = neighbor_list("idD", changed, _CLOSE_CUTOFF)
-        if (mine := np.flatnonzero(first == i)).size:
-            to_nearest = vectors[mine[lengths[mine].argmin()]]
-            changed.positions[i] += (1 - rng.uniform(0.5, 0.85)) * to_nearest
-    return changed
-
-
-def dynamics(atoms: Atoms, rng: Generator) -> Atoms:
-    """After 80 fs of constant-energy dynamics at 300-2000 K, at 85-110 % of the volume.
-
-    The forces are those of the default weights: frames of hot crystals, not labels.
-    """
-    frame = strain(scale_volume(atoms, rng.uniform(0.85, 1.10)), rng, 0.0, 0.03)
-    frame.calc = _driver()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExtrapolationWarning)
-        molecular_dynamics(
-            frame,
-            temperature=2 * rng.uniform(300.0, 2000.0),  # half of it becomes potential energy
-            steps=40,
-            timestep_fs=2.0,
-            ensemble="nve",
-            interval=40,
-            seed=int(rng.integers(2**31)),
-        )
-    frame.calc = None
-    del frame.arrays["momenta"]
-    return frame
-
-
-@cache
-def _driver() -> Calculator:
-    return QDGNNCalculator()
-
-
-_MAKE: dict[str, Callable[[Atoms, Generator], Atoms]] = {
-    "strained": strained,
-    "near": near,
-    "rattled": rattled,
-    "hot": hot,
-    "substituted": substituted,
-    "dynamics": dynamics,
-    "squeezed": squeezed,
-    "close": close,
-    "relaxing": relaxing,
-}
 
 
 def generate(
@@ -214,7 +89,7 @@ def as_given(structures: Sequence[Atoms], n: int, seed: int = 0) -> Iterator[Ato
 def _plausible(atoms: Atoms, kind: str, rng: Generator) -> Atoms | None:
     for _ in range(_TRIES):
         try:
-            frame = _MAKE[kind](atoms, rng)
+            frame = KINDS[kind](atoms, rng)
         except (ValueError, RuntimeError, FloatingPointError):  # nothing to substitute, explosion
             return None
         if is_plausible(frame, _SHORTEST_OF_KIND.get(kind, _SHORTEST)) and not in_test_fold(frame):
@@ -265,7 +140,7 @@ def make_teacher(m3gnet: str | None = None, chgnet: bool = True) -> Teacher:
     """
     torch.set_num_threads(1)
     if m3gnet is None:
-        return Teacher(load_sevennet(), [(_driver(), 0.0)])
+        return Teacher(load_sevennet(), [(driver(), 0.0)])
     return Teacher(load_m3gnet(m3gnet), [(load_chgnet(), 2.0)] if chgnet else [])
 
 

@@ -23,22 +23,20 @@ from click.testing import CliRunner
 from numpy.random import Generator
 
 import qdgnn_matgl.frames as frames_module
+import qdgnn_matgl.kinds as kinds_module
 from qdgnn_ase import fold_of, is_plausible, label, reduced_formula
 from qdgnn_matgl import RelaxedTeacher, Teacher, load_chgnet, load_m3gnet, load_sevennet
 from qdgnn_matgl.frames import (
     MAX_FORCE,
     SHARES,
     as_given,
-    close,
-    dynamics,
     generate,
     main,
     make_relaxed_teacher,
     make_teacher,
-    relaxing,
     select,
-    squeezed,
 )
+from qdgnn_matgl.kinds import close, dynamics, relaxing, squeezed
 from qdgnn_matgl.teacher import disagreement
 
 
@@ -69,7 +67,7 @@ def teacher(factor: float = 1.5) -> Teacher:
 
 @pytest.fixture(autouse=True)
 def emt_drives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames_module, "_driver", EMT)
+    monkeypatch.setattr(kinds_module, "driver", EMT)
 
 
 @pytest.fixture
@@ -258,7 +256,7 @@ def test_relaxing_goes_downhill_from_a_substituted_crystal(
 ) -> None:
     silver = copper.copy()
     silver.symbols[:] = "Ag"
-    monkeypatch.setattr(frames_module, "substituted", lambda atoms, rng: silver.copy())
+    monkeypatch.setattr(kinds_module, "substituted", lambda atoms, rng: silver.copy())
     for seed in range(3):
         relaxed = relaxing(copper, np.random.default_rng(seed))
         assert relaxed.calc is None
