@@ -43,7 +43,10 @@ def compile_traced(function: Program, *arguments: Any) -> Program:
     trace = make_fx(
         lambda *inputs: function(*inputs), tracing_mode="symbolic", _allow_non_fake_inputs=True
     )
-    program: Program = torch.compile(trace(*arguments), dynamic=True)
+    # the number of threads is in the program: inductor's cache on disk must tell them apart, or a
+    # program for one thread runs with two and writes beyond its buffers
+    options = {"cpp.threads": torch.get_num_threads()}
+    program: Program = torch.compile(trace(*arguments), dynamic=True, options=options)
     return program
 
 
