@@ -45,8 +45,7 @@ def compile_traced(function: Program, *arguments: Any) -> Program:
     )
     # loops that inductor (torch 2.13) spreads over threads write beyond their buffers now and then:
     # the heap was damaged after a few training steps; the matrix products still use all threads
-    options = {"cpp.threads": 1}
-    program: Program = torch.compile(trace(*arguments), dynamic=True, options=options)
+    program: Program = torch.compile(trace(*arguments), dynamic=True, options={"cpp.threads": 1})
     return program
 
 
