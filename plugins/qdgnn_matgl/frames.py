@@ -192,6 +192,10 @@ def main(
 
     All labelled frames go to OUTPUT with `.all.extxyz` appended, those kept for training to OUTPUT.
     """
+    if not (m3gnet or chgnet):
+        raise click.UsageError(
+            "--no-chgnet needs --m3gnet FOLDER: SevenNet-0 labels without CHGNet"
+        )
     rows = [atoms for atoms in read_structures(structures) if len(atoms) <= max_atoms]
     if holds:
         rows = [atoms for atoms in rows if set(holds) & set(atoms.get_chemical_symbols())]
