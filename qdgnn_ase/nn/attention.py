@@ -17,13 +17,19 @@ attention average cannot count neighbours, so half of the channels carry an enve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu
+from torch.nn.functional import linear
 
+from qdgnn_ase.nn.messages import (
+    attention_average,
+    pair_features,
+    sum_messages,
+    sum_vectors,
+    widen,
+)
 from qdgnn_ase.nn.segment import Edges
 
 LOGIT_BOUND = 8.0
@@ -119,16 +125,19 @@ class Interaction(nn.Module):
         """
         x = self.norm(hidden)
         logits, averaged, *filters = self._pair(x, radial, fc, edges)
-        shares = _Repeated.apply(averaged, attention_weights(logits, fc, edges))
+        attention = attention_weights(logits, fc, edges)
         summed, *vector_filters = (
-            _widen(part, width) for part, width in zip(filters, self.filtered[1:], strict=True)
+            widen(part, width) for part, width in zip(filters, self.filtered[1:], strict=True)
         )
         to_average, to_sum, vector_values = self.values(x).split(
             [self.part, self.part, self.n_vectors], dim=1
         )
-        average = edges.sum_messages(to_average, _widen(shares, self.part))
-        total = edges.sum_messages(to_sum, summed) * self.scale
-        vectors = self._vectors(vectors, vector_values, vector_filters, unit, edges)
+        average = attention_average(to_average, widen(averaged, self.part), attention, edges)
+        total = sum_messages(to_sum, summed, edges) * self.scale
+        old = () if vectors is None else vectors.unbind()
+        first, *others = vector_filters
+        new = torch.stack(sum_vectors(vector_values, first, unit, edges, old, others)) * self.scale
+        vectors = new if vectors is None else vectors + new
         return self._update(hidden, torch.cat([x, average, total], dim=1), vectors)
 
     def attention(self, hidden: Tensor, radial: Tensor, fc: Tensor, edges: Edges) -> Tensor:
@@ -139,10 +148,8 @@ class Interaction(nn.Module):
     def _pair(self, x: Tensor, radial: Tensor, fc: Tensor, edges: Edges) -> tuple[Tensor, ...]:
         """Logits and filter of the attention average, then the enveloped filters f_c phi_ij."""
         to_destination, from_source = self.pair_atoms(x).chunk(2, dim=1)
-        pair = silu(
-            self.pair_radial(radial)
-            + edges.reversed.gather(to_destination)
-            + edges.gather(from_source)
+        pair, enveloped = pair_features(
+            self.pair_radial(radial), to_destination, from_source, fc, edges
         )
         # one product per part: the backward of a split would copy the wide tensor once more
         weights = self.pair_out.weight.split(self.widths)
@@ -151,31 +158,8 @@ class Interaction(nn.Module):
         if not self.attends:
             plain[0] = torch.zeros_like(plain[0])
         # f_c (W p + b) = [W, b] [f_c p, f_c]: one product with f_c in place of one per filter
-        pair = torch.cat([pair * fc, fc], dim=1)
         columns = torch.cat([self.pair_out.weight, self.pair_out.bias[:, None]], dim=1)
-        enveloped = [linear(pair, w) for w in columns.split(self.widths)[2:]]
-        return (*plain, *enveloped)
-
-    def _vectors(
-        self,
-        vectors: Tensor | None,
-        values: Tensor,
-        filters: list[Tensor],
-        unit: Sequence[Tensor],
-        edges: Edges,
-    ) -> Tensor:
-        """v_i + sum_j f_c (phi_ij y_j r_ij/d_ij + phi'_ij v_j), (3, n_atoms, n_vectors)."""
-        messages = edges.gather(values) * filters[0]
-        along = [messages * component for component in unit]
-        if vectors is None:
-            totals = [edges.sum(values) for values in along]
-        else:
-            totals = [
-                edges.sum_with_messages(values, old, filters[1])
-                for values, old in zip(along, vectors.unbind(), strict=True)
-            ]
-        total: Tensor = torch.stack(totals) * self.scale
-        return total if vectors is None else vectors + total
+        return (*plain, *(linear(enveloped, w) for w in columns.split(self.widths)[2:]))
 
     def _update(self, hidden: Tensor, inputs: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         left, right = self.mix(vectors).chunk(2, dim=2)
@@ -186,47 +170,3 @@ class Interaction(nn.Module):
         if self.last:
             return hidden, vectors
         return hidden, vectors * (1.0 + stretch[0])
-
-
-class _Repeated(torch.autograd.Function):
-    """Values (n_edges, width) times weights (n_edges, n), each column repeated width / n times.
-
-    The repeated weights are made again for the derivatives: kept, they are 5 % of the memory.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(values, weights)
-        return values * _widen(weights, values.shape[1])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        values, weights = ctx.saved_tensors
-        n, width = weights.shape[1], values.shape[1]
-        products = gradient * values
-        # the narrow product by way of its transpose: a third of the time
-        of_weights = products if n == width else (_columns(n, width, values) @ products.T).T
-        return gradient * _widen(weights, width), of_weights
-
-
-def _widen(values: Tensor, width: int) -> Tensor:
-    """(n_edges, n) -> (n_edges, width), each column repeated width / n times in a row."""
-    n = values.shape[1]
-    # 2.5 times as fast as a repeat
-    return values if n == width else values @ _columns(n, width, values)
-
-
-def _columns(n: int, width: int, like: Tensor) -> Tensor:
-    """Unit matrix with each column repeated, (n, width)."""
-    make = _kept_columns if type(like) is Tensor else _new_columns  # a traced one must not be kept
-    return make(n, width, like.dtype, like.device)
-
-
-def _new_columns(n: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.eye(n, dtype=dtype, device=device).repeat_interleave(width // n, dim=1)
-
-
-@cache
-def _kept_columns(*arguments: Any) -> Tensor:
-    with torch.inference_mode(False):  # or no derivative could be taken later
-        return _new_columns(*arguments)

@@ -70,7 +70,7 @@ class Edges:
     def gather(self, values: Tensor) -> Tensor:
         """x_j of the source of each edge; (n_atoms, width) -> (n_edges, width)."""
         values = values.contiguous()  # 6 times as fast as from a view
-        if not self.plain:
+        if not (self.plain and torch.is_grad_enabled()):
             return values.index_select(0, self.source)
         gathered: Tensor = _Gather.apply(values, self)
         return gathered
@@ -79,26 +79,24 @@ class Edges:
         """sum_j y_ij over the edges into each atom i; (n_edges, width) -> (n_atoms, width)."""
         if not self.plain:
             return segment_sum(values, self.destination, self.n_atoms)
-        total: Tensor = _Sum.apply(values, self)
+        total: Tensor = (
+            _Sum.apply(values, self) if torch.is_grad_enabled() else _total(values, self)
+        )
         return total
 
-    def sum_messages(self, source_values: Tensor, weights: Tensor) -> Tensor:
-        """sum_j w_ij * x_j over the neighbours j of each atom i, (n_atoms, width).
+    def sum_products(self, values: Tensor, weights: Tensor) -> Tensor:
+        """sum_j w_ij * x_j, (n_atoms, width), without derivatives; DGL's kernel keeps no product.
 
         Args:
-            source_values: (n_atoms, width), x.
+            values: (n_atoms, width), x.
             weights: (n_edges, width), w.
         """
         if self.dgl is None:
-            return self.sum(self.gather(source_values) * weights)
-        total: Tensor = _Messages.apply(source_values, weights, self)
-        return total
+            return self.sum(self.gather(values).mul_(weights))
+        from dgl import ops
 
-    def sum_with_messages(self, values: Tensor, source_values: Tensor, weights: Tensor) -> Tensor:
-        """``sum(values) + sum_messages(source_values, weights)``, in one sum where it is faster."""
-        if self.dgl is None:
-            return self.sum(torch.addcmul(values, self.gather(source_values), weights))
-        return self.sum(values) + self.sum_messages(source_values, weights)
+        total: Tensor = ops.u_mul_e_sum(self.dgl, values, weights)
+        return total
 
 
 class _Gather(torch.autograd.Function):
@@ -120,42 +118,23 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
         ctx.edges = edges
-        if _FAST_BAGS and values.dtype == torch.float32:
-            order, starts = edges.bags()
-            return embedding_bag(order, values, starts, mode="sum")
-        if edges.dgl is None:
-            return segment_sum(values, edges.destination, edges.n_atoms)
-        from dgl import ops
-
-        total: Tensor = ops.copy_e_sum(edges.dgl, values)
-        return total
+        return _total(values, edges)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.edges.reversed.gather(gradient), None
 
 
-class _Messages(torch.autograd.Function):
-    """DGL's fused sum, which never stores a message."""
+def _total(values: Tensor, edges: Edges) -> Tensor:
+    if _FAST_BAGS and values.dtype == torch.float32:
+        order, starts = edges.bags()
+        return embedding_bag(order, values, starts, mode="sum")
+    if edges.dgl is None:
+        return segment_sum(values, edges.destination, edges.n_atoms)
+    from dgl import ops
 
-    @staticmethod
-    def forward(ctx: Any, source_values: Tensor, weights: Tensor, edges: Edges) -> Tensor:
-        from dgl import ops
-
-        ctx.edges = edges
-        ctx.save_for_backward(source_values, weights)
-        total: Tensor = ops.u_mul_e_sum(edges.dgl, source_values, weights)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        source_values, weights = ctx.saved_tensors
-        back = ctx.edges.reversed
-        return (
-            back.sum_messages(gradient, weights),
-            back.gather(gradient) * ctx.edges.gather(source_values),
-            None,
-        )
+    total: Tensor = ops.copy_e_sum(edges.dgl, values)
+    return total
 
 
 def segment_sum(values: Tensor, destination: Tensor, n: int) -> Tensor:
