@@ -2,9 +2,10 @@
 
 A specification is a JSON object: ``base`` (a `TrainConfig`), ``arms`` (name -> fields that differ,
 ``{"model": {...}}`` merged into the base's), ``files`` (labelled structures to score), ``minutes``
-and ``seeds``. The first arm is the one that the others are compared with. Every arm is timed for
-two epochs and then gets as many epochs as fit into the minutes, so that each runs its whole
-schedule. The test fold is never looked at.
+and ``seeds``; files are relative to ``--data``. Those of the repository are in
+``plugins/qdgnn_bench/specifications``. The first arm is the one that the others are compared with.
+Every arm is timed for two epochs and then gets as many epochs as fit into the minutes, so that each
+runs its whole schedule. The test fold is never looked at.
 """
 
 from __future__ import annotations
@@ -29,13 +30,20 @@ Result = dict[str, Any]
 @click.command()
 @click.argument("specification", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=".",
+    show_default=True,
+    help="Folder that the specification's files are relative to.",
+)
 @click.option("--only", multiple=True, help="Train these arms only.")
-def arms(specification: Path, output: Path, only: tuple[str, ...]) -> None:
+def arms(specification: Path, output: Path, data: Path, only: tuple[str, ...]) -> None:
     """Train each arm of SPECIFICATION for each seed; goes on where it was killed.
 
     Writes arms.json and arms.md into the folder after every run.
     """
-    spec = json.loads(specification.read_text())
+    spec = located(json.loads(specification.read_text()), data)
     unknown = set(only) - set(spec["arms"])
     if unknown:
         raise click.UsageError(f"--only must be of {list(spec['arms'])}, got {sorted(unknown)}")
@@ -48,6 +56,28 @@ def arms(specification: Path, output: Path, only: tuple[str, ...]) -> None:
             (output / "arms.json").write_text(json.dumps(document, indent=1) + "\n")
             (output / "arms.md").write_text(markdown(document))
             click.echo(markdown(document))
+
+
+def located(spec: dict[str, Any], data: Path) -> dict[str, Any]:
+    """The specification with its files in a folder.
+
+    Raises:
+        click.UsageError: If one of them is not there.
+    """
+
+    def place(part: dict[str, Any]) -> dict[str, Any]:
+        return part | {"files": [_existing(data / name) for name in part["files"]]}
+
+    changed = {name: place(arm) if "files" in arm else arm for name, arm in spec["arms"].items()}
+    return place(spec) | {"base": place(spec["base"]), "arms": changed}
+
+
+def _existing(path: Path) -> str:
+    if not path.is_file():
+        raise click.UsageError(
+            f"files of a specification must exist, got {path}; give their folder by --data"
+        )
+    return str(path)
 
 
 def run_arm(spec: dict[str, Any], name: str, seed: int, folder: Path) -> Result:
@@ -111,13 +141,18 @@ def _result_file(folder: Path, name: str, seed: int) -> Path:
 
 
 def _document(spec: dict[str, Any], results: list[Result]) -> dict[str, Any]:
-    base = spec["base"] | {"files": [Path(name).name for name in spec["base"]["files"]]}
+    arms = {name: _named(arm) if "files" in arm else arm for name, arm in spec["arms"].items()}
     return {
         **measured(),
         "torch": torch.__version__,
-        "specification": spec | {"base": base, "files": [Path(n).name for n in spec["files"]]},
+        "specification": _named(spec) | {"base": _named(spec["base"]), "arms": arms},
         "results": results,
     }
+
+
+def _named(part: dict[str, Any]) -> dict[str, Any]:
+    """A part of the specification with the names of its files, without their folders."""
+    return part | {"files": [Path(name).name for name in part["files"]]}
 
 
 def markdown(document: dict[str, Any]) -> str:

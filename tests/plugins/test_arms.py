@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import qdgnn_bench.arms as arms_module
-from qdgnn_bench.arms import arm_config, arms, markdown
+from qdgnn_bench.arms import arm_config, arms, located, markdown
 
 ALLOYS = Path(__file__).parents[1] / "data_files" / "alloys_emt.extxyz"
 FAST = {"learning_rate": 1e-2, "ema": 0.5, "max_edges": 600}
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::qdgnn_ase.ExtrapolationWarning"
 @pytest.fixture
 def spec() -> dict[str, Any]:
     return {
-        "base": {"files": [str(ALLOYS)], "model": MODEL | {"n_heads": 2}, "val": 0.2, "test": 0.2}
+        "base": {"files": [ALLOYS.name], "model": MODEL | {"n_heads": 2}, "val": 0.2, "test": 0.2}
         | FAST,
         "arms": {"t0": {}, "none": {"model": {"quantum": "none"}}, "slow": {"learning_rate": 1e-9}},
-        "files": [str(ALLOYS)],
+        "files": [ALLOYS.name],
         "minutes": 0.03,
         "seeds": [0, 1],
     }
@@ -46,7 +46,7 @@ def test_equal_time_on_the_validation_fold(
     monkeypatch.setattr(arms_module, "epoch_seconds", lambda _, folder: seconds[folder.parent.name])
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(spec))
-    arguments = [str(path), "-o", str(tmp_path / "out")]
+    arguments = [str(path), "-o", str(tmp_path / "out"), "--data", str(ALLOYS.parent)]
     result = CliRunner().invoke(arms, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "out" / "arms.json").read_text())
@@ -68,7 +68,8 @@ def test_finished_runs_are_not_trained_again(
     monkeypatch.setattr(arms_module, "epoch_seconds", lambda *_: 1.2)
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(spec))
-    arguments = [str(path), "-o", str(tmp_path / "out"), "--only", "t0"]
+    arguments = [str(path), "-o", str(tmp_path / "out"), "--data", str(ALLOYS.parent)]
+    arguments += ["--only", "t0"]
     CliRunner().invoke(arms, arguments, catch_exceptions=False)
     monkeypatch.delattr(arms_module, "fit")
     result = CliRunner().invoke(arms, arguments, catch_exceptions=False)
@@ -85,12 +86,33 @@ def test_an_arm_that_diverges_is_named_and_the_others_go_on(
     spec["arms"] = {"wild": {"learning_rate": 1e30, "clip": 1e30}, "t0": {}}
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(spec | {"seeds": [0]}))
-    result = CliRunner().invoke(arms, [str(path), "-o", str(tmp_path / "out")])
+    arguments = [str(path), "-o", str(tmp_path / "out"), "--data", str(ALLOYS.parent)]
+    result = CliRunner().invoke(arms, arguments)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "out" / "arms.md").read_text()
     assert "Diverged: wild (seed 0)." in text
     assert "| t0 |" in text
     assert "| wild |" not in text
+
+
+def test_an_arm_may_have_files_of_its_own_and_all_must_exist(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    spec["arms"]["more"] = {"files": [ALLOYS.name, "teacher.extxyz"]}
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(spec))
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / ALLOYS.name).symlink_to(ALLOYS)
+    arguments = [str(path), "-o", str(tmp_path / "out"), "--data", str(data)]
+    wrong = CliRunner().invoke(arms, arguments)
+    assert wrong.exit_code == 2
+    assert f"files of a specification must exist, got {data / 'teacher.extxyz'}" in wrong.output
+    (data / "teacher.extxyz").symlink_to(ALLOYS)
+    found = located(spec, data)
+    config = arm_config(found, "more", seed=0, epochs=1)
+    assert config.files == (str(data / ALLOYS.name), str(data / "teacher.extxyz"))
+    assert arm_config(found, "t0", seed=0, epochs=1).files == (str(data / ALLOYS.name),)
 
 
 def test_ratios_are_to_the_first_arm(spec: dict[str, Any]) -> None:
