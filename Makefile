@@ -73,7 +73,8 @@ results-arms: .venv/dev
 PROPERTY_RUN = build/properties
 COMPARE = .venv/bin/qdgnn bench-properties --seeds 0
 PEERS = qdgnn,CGCNN,SchNet,MPNN,MEGNet
-ABLATIONS = qdgnn,qdgnn-no-quantum,qdgnn-T0-alone,qdgnn-permuted-quantum,qdgnn-no-attention,qdgnn-no-penalty
+ABLATIONS = qdgnn,qdgnn-no-quantum,qdgnn-T0-alone,qdgnn-permuted-quantum,qdgnn-no-attention
+ABLATIONS := $(ABLATIONS),qdgnn-no-penalty,qdgnn-autoencoder,qdgnn-single-task
 results-properties: .venv/dev
 	$(COMPARE) $(DATA)/mp36k/mp36k.jsonl.gz -o $(PROPERTY_RUN)/mp36k --readme README.md \
 	  --target formation_energy=e_form_megnet2018 --target band_gap=band_gap_megnet2018 \

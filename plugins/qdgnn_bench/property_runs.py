@@ -32,6 +32,8 @@ TUNING_SHARE = 0.1
 
 PRETRAINED = "qdgnn, pretrained"
 """Starts from the trunk of the default potential: the same rows, but it has seen other labels."""
+SINGLE_TASK = "qdgnn, single-task"
+"""A network for each target, each with the whole time of a run."""
 _TRUNK = {"hidden": 96, "quantum": "t0_moments"}
 OURS: dict[str, dict[str, Any]] = {
     "qdgnn": {},
@@ -40,6 +42,8 @@ OURS: dict[str, dict[str, Any]] = {
     "qdgnn, no quantum": {"trunk": _TRUNK | {"quantum": "none"}},
     "qdgnn, no attention": {"trunk": _TRUNK | {"attention": False}},
     "qdgnn, no penalty": {"penalty": 0.0},
+    "qdgnn, autoencoder": {"autoencoder": 0.3},
+    SINGLE_TASK: {},
     PRETRAINED: {"init": "default"},
 }
 """Name -> how its run differs from the first."""
@@ -157,6 +161,29 @@ def _ours(protocol: Protocol, name: str, seed: int, learning_rate: float) -> tup
     rows = protocol.folder / "rows.jsonl"
     if not rows.is_file():
         write_rows(rows, list(protocol.folds.values()), protocol.targets)
+    if name != SINGLE_TASK:
+        return _our_run(protocol, name, rows, seed, learning_rate)
+    values, results = [], []
+    for target in protocol.targets:
+        folder = single_folder(protocol, target)
+        folder.mkdir(exist_ok=True)
+        alone = replace(protocol, targets=(target,), folder=folder)
+        found, result = _our_run(alone, name, rows, seed, learning_rate)
+        values.append(found)
+        results.append(result)
+    summed = ("parameters", "epochs", "cpu_minutes", "val_error")
+    together = {key: sum(result[key] for result in results) for key in summed}
+    return np.hstack(values), {"learning_rate": learning_rate, **together}
+
+
+def single_folder(protocol: Protocol, target: str) -> Path:
+    """Where the networks of one target alone are stored."""
+    return protocol.folder / f"{_slug(SINGLE_TASK)}-{target}"
+
+
+def _our_run(
+    protocol: Protocol, name: str, rows: Path, seed: int, learning_rate: float
+) -> tuple[Array, Result]:
     seconds, overhead = _epoch_seconds(protocol, name, rows)
     spare = 60 * protocol.minutes - (overhead if protocol.counts_compilation else 0)
     epochs = max(2, int(spare / seconds))

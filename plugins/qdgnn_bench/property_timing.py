@@ -12,7 +12,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 from qdgnn_ase import Predictor, collate
 from qdgnn_bench.baselines import BASELINES, element_table
-from qdgnn_bench.property_runs import OURS, Protocol, best_model
+from qdgnn_bench.property_runs import OURS, SINGLE_TASK, Protocol, best_model, single_folder
 
 Call = Callable[[Sequence[Atoms]], Any]
 _TIMED = 256
@@ -47,6 +47,10 @@ def _milliseconds(call: Call, structures: Sequence[Atoms], size: int) -> float:
 
 
 def _call(protocol: Protocol, name: str) -> Call:
+    if name == SINGLE_TASK:
+        folders = [single_folder(protocol, target) for target in protocol.targets]
+        each = [Predictor(best_model(folder, name)) for folder in folders]
+        return lambda structures: [predictor(structures) for predictor in each]
     if name in OURS:
         return Predictor(best_model(protocol.folder, name))
     baseline = BASELINES[name]

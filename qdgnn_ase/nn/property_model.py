@@ -133,16 +133,17 @@ class PropertyModel(Domain):
 
         Returns:
             ``values`` (n_graphs, n_targets, n_members) in the units of the scaler; ``embedding``
-            (n_graphs, hidden), mean features of the atoms, whatever the conditions.
+            (n_graphs, hidden), mean features of the atoms, and ``atoms`` (n_atoms, hidden), those
+            features, whatever the conditions.
         """
         graph = batch_of(graph)
-        atoms, pool = self.features(graph, strength)
-        embedding = pool.mean(atoms)
+        features, pool = self.features(graph, strength)
+        atoms, embedding = features, pool.mean(features)
         if self.conditions is not None and self.condition_norm is not None:
             fused = self.conditions(embedding, self.conditions_of(graph))
             atoms = self.condition_norm(atoms + fused.index_select(0, graph.batch))
         values = [head(atoms, pool) for head in self.heads.values()]
-        return {"values": torch.stack(values, dim=1), "embedding": embedding}
+        return {"values": torch.stack(values, dim=1), "embedding": embedding, "atoms": features}
 
     def features(self, graph: AtomGraph, strength: Tensor | None = None) -> tuple[Tensor, Pool]:
         """Features of the atoms below heads and conditions, (n_atoms, hidden), and their pool.

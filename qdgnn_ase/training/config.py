@@ -142,6 +142,8 @@ class PropertyTrainConfig(RunConfig):
     """Weight of a target's loss, 1 where not named; losses are relative to the labels' spread."""
     penalty: float = 0.1
     """Weight of the penalty for values below the bound of a property, such as negative gaps."""
+    autoencoder: float = 0.0
+    """Weight of the loss of a graph autoencoder, see `qdgnn_ase.training.losses`."""
     bag: float = 0.5
     """Share of the training structures that each member of the heads sees."""
     split_turn: float = 0.0
@@ -157,12 +159,16 @@ class PropertyTrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.init and self.extend:
-            raise ValueError(f"init and extend exclude each other, got {self.init}, {self.extend}")
+        if self.extend and (self.init or self.autoencoder):
+            raise ValueError(
+                "extend has a trunk, which is frozen: init must be None and autoencoder 0, got "
+                f"{self.init} and {self.autoencoder}"
+            )
         if not self.sources:
             raise ValueError("sources must name at least one labelled file, got none")
-        if not self.penalty >= 0:
-            raise ValueError(f"penalty must be at least 0, got {self.penalty}")
+        for name in ("penalty", "autoencoder"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not 0 < self.bag <= 1:
             raise ValueError(f"bag must lie in (0, 1], got {self.bag}")
         if not 0 <= self.split_turn < 1:

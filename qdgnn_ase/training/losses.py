@@ -10,11 +10,15 @@ one; huber(dS) is quadratic below 1 GPa. Units: eV/atom, eV/Å, GPa.
 Properties: every member m of the heads of target p learns the structures of its bag
 
 L = sum_p w_p mean |y_pm - y_p|  +  beta sum_p w_p mean max(0, y_p,min - y_pm)
+    +  gamma mean_uv (W_uv - W'_uv)^2
 
 in scaled units; for a probability the first term is the cross entropy of its logit, for a label
 that is an upper bound max(0, y_pm - y_p). The second
 term, for values below the bound, stands for properties that are learned as they are and of the
 whole structure (band gap): a logarithm and a mean over atoms less the composition's part have none.
+The third, off by default, makes the trunk a graph autoencoder: what its features say of the edges,
+W'_uv = sigmoid(h_u . h_v / sqrt(width)), the inner-product decoder of Kipf and Welling
+(arXiv:1611.07308), against the edges' weights, W_uv = f_c(d_uv).
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from ase.units import GPa
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, relu
 
-from qdgnn_ase.graph import AtomGraph
+from qdgnn_ase.graph import AtomGraph, envelope
 from qdgnn_ase.properties import Property
 from qdgnn_ase.training.scaler import Scaler
 
@@ -88,6 +92,22 @@ def _stress(predicted: Tensor, target: Tensor) -> Tensor:
     present = torch.isfinite(target) & torch.isfinite(predicted)
     predicted, target = (torch.where(present, x, 0.0) / GPa for x in (predicted, target))
     return masked_mean(huber_loss(predicted, target, reduction="none"), present)
+
+
+def edge_loss(atoms: Tensor, graph: AtomGraph, cutoff: float) -> Tensor:
+    """Mean of (W_uv - W'_uv)^2 over the edges, (); 0 without edges.
+
+    Args:
+        atoms: (n_atoms, width), features h of the atoms.
+        graph: The batch.
+        cutoff: Å, of its edges.
+    """
+    source, destination = graph.edge_index
+    products = atoms.index_select(0, source) * atoms.index_select(0, destination)
+    decoded = torch.sigmoid(products.sum(dim=1) / atoms.shape[1] ** 0.5)
+    weights = envelope(graph.edge_vectors().norm(dim=1), cutoff)
+    loss: Tensor = (weights - decoded).square().sum() / max(1, source.shape[0])
+    return loss
 
 
 def property_loss(

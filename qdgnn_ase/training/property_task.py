@@ -25,7 +25,7 @@ from qdgnn_ase.quantum.references import check_elements
 from qdgnn_ase.training.checkpoint import load_model, save_property_model
 from qdgnn_ase.training.config import PropertyTrainConfig, Source
 from qdgnn_ase.training.folds import Provenance
-from qdgnn_ase.training.losses import property_errors, property_loss
+from qdgnn_ase.training.losses import edge_loss, property_errors, property_loss
 from qdgnn_ase.training.scaler import Scaler
 from qdgnn_ase.training.start import widened
 
@@ -169,9 +169,9 @@ class PropertyTask:
 
     def objective(self, forward: Any, graph: Any, targets: Any) -> Any:
         """Weighted sum of the targets' losses."""
-        values = self.outputs(forward, graph, targets)["values"]
-        return property_loss(
-            values,
+        output = self.outputs(forward, graph, targets)
+        loss, parts = property_loss(
+            output["values"],
             targets["labels"],
             targets["bag"],
             self.scaler,
@@ -179,9 +179,13 @@ class PropertyTask:
             beta=self.config.penalty,
             censored=targets.get("censored"),
         )
+        if self.config.autoencoder:
+            edges = edge_loss(output["atoms"], graph, self.config.trunk.cutoff)
+            loss, parts = loss + self.config.autoencoder * edges, parts | {"edges": edges.detach()}
+        return loss, parts
 
     def outputs(self, forward: Any, graph: Any, targets: Targets) -> dict[str, Tensor]:
-        """Values and embedding of a batch."""
+        """Values, embedding and features of the atoms of a batch."""
         found: dict[str, Tensor] = forward(graph)
         return found
 
@@ -201,7 +205,8 @@ class PropertyTask:
         with torch.no_grad():
             for indices in batch_indices(sizes, self.config.max_edges):
                 batch = join([samples[index] for index in indices])
-                outputs.append(self.outputs(model, batch.graph, batch.targets))
+                found = self.outputs(model, batch.graph, batch.targets)
+                outputs.append({name: found[name] for name in ("values", "embedding")})
                 targets.append(batch.targets)
         return _joined(outputs), _joined(targets)
 

@@ -283,6 +283,33 @@ def test_only_the_pretrained_model_starts_from_the_potential(
     assert seen == [init]
 
 
+def test_single_task_is_a_run_of_each_target(
+    rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = _protocol(rows_file, tmp_path / "runs")
+    (protocol.folder / "qdgnn-single-task-tuning.json").write_text('{"0.002": 1.0}')
+    n = len(protocol.folds["test"].structures)
+    seen: list[tuple[tuple[str, ...], float, str, bool]] = []
+
+    def trained(
+        part: Protocol, name: str, rows: Path, seed: int, learning_rate: float
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        seen.append((part.targets, part.minutes, part.folder.name, rows.is_file()))
+        k = list(COLUMNS).index(part.targets[0])
+        result = {"parameters": 10, "epochs": 3, "cpu_minutes": 2.0, "val_error": 0.1}
+        return np.full((n, 1), float(k)), result
+
+    monkeypatch.setattr("qdgnn_bench.property_runs._our_run", trained)
+    result = run(protocol, "qdgnn, single-task", 0)
+    assert seen == [
+        ((target,), protocol.minutes, f"qdgnn-single-task-{target}", True) for target in COLUMNS
+    ]
+    assert result["parameters"] == 10 * len(COLUMNS)
+    assert result["cpu_minutes"] == 2.0 * len(COLUMNS)
+    values = np.load(protocol.folder / "qdgnn-single-task-0.npy")
+    assert values.tolist() == [[float(k) for k in range(len(COLUMNS))]] * n
+
+
 def test_model_of_any_seed_is_timed(tmp_path: Path) -> None:
     for name in ("qdgnn-3-0.002", "qdgnn-no-quantum-1-0.002", "qdgnn-timing"):
         (tmp_path / name).mkdir()

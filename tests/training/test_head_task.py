@@ -189,7 +189,7 @@ def test_targets_must_be_new(config: PropertyTrainConfig, tmp_path: Path) -> Non
     source = dataclasses.replace(config.sources[0], columns={"band_gap": "sigma"})
     with pytest.raises(ValueError, match="must be new to the model"):
         fit(dataclasses.replace(config, sources=(source,)), tmp_path)
-    with pytest.raises(ValueError, match="exclude each other"):
+    with pytest.raises(ValueError, match="init must be None"):
         dataclasses.replace(config, init="default")
 
 

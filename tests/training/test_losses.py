@@ -16,7 +16,7 @@ from qdgnn_ase.graph import AtomGraph
 from qdgnn_ase.nn.derivatives import energy_forces_stress
 from qdgnn_ase.nn.model import QDGNN
 from qdgnn_ase.nn.trunk import QDGNNConfig
-from qdgnn_ase.training.losses import LossWeights, masked_mean, potential_loss
+from qdgnn_ase.training.losses import LossWeights, edge_loss, masked_mean, potential_loss
 
 WEIGHTS = LossWeights()
 TINY = QDGNNConfig(cutoff=4.0, hidden=8, n_layers=2, n_vectors=2, n_radial=4, n_pair=4, n_heads=2)
@@ -155,6 +155,25 @@ def test_stress_of_a_structure_without_volume_is_masked(output: Values, graph: A
     (gradient,) = torch.autograd.grad(loss, output["stress"])
     assert not gradient[2].any()
     assert torch.isfinite(gradient).all()
+
+
+def test_edge_loss_by_hand(graph: AtomGraph) -> None:
+    atoms = torch.randn(len(graph.numbers), 4, generator=torch.Generator().manual_seed(0))
+    wanted = []
+    pairs = graph.edge_index.T.tolist()
+    for (j, i), d in zip(pairs, graph.edge_vectors().norm(dim=1).tolist(), strict=True):
+        decoded = 1 / (1 + math.exp(-float(atoms[i] @ atoms[j]) / 2))  # 2: root of the width
+        x = d / 4.0
+        wanted.append((1 - 10 * x**3 + 15 * x**4 - 6 * x**5 - decoded) ** 2)
+    assert edge_loss(atoms, graph, 4.0).item() == pytest.approx(sum(wanted) / len(wanted), rel=1e-5)
+
+
+def test_edge_loss_without_edges() -> None:
+    graph = join(make_samples([molecule("H")], 4.0)).graph
+    atoms = torch.ones(1, 4, requires_grad=True)
+    loss = edge_loss(atoms, graph, 4.0)
+    assert loss.item() == 0.0
+    assert not torch.autograd.grad(loss, atoms)[0].any()
 
 
 def test_masked_mean() -> None:

@@ -209,8 +209,33 @@ def check_step(config: PropertyTrainConfig) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_step_equals_the_eager_one(config: PropertyTrainConfig) -> None:
-    check_step(config)
+@pytest.mark.parametrize("autoencoder", [0.0, 0.5])
+def test_compiled_step_equals_the_eager_one(
+    config: PropertyTrainConfig, autoencoder: float
+) -> None:
+    check_step(dataclasses.replace(config, autoencoder=autoencoder))
+
+
+def test_autoencoder_adds_its_loss_and_the_features_learn_the_edges(
+    config: PropertyTrainConfig,
+) -> None:
+    weighted = PropertyTask(dataclasses.replace(config, autoencoder=100.0))
+    samples = weighted.load()[0]["train"]
+    model, batch = weighted.start(samples), join(samples)
+    alone = PropertyTask(config)
+    alone.scaler, alone.weights = weighted.scaler, weighted.weights
+    base, parts = alone.objective(model, batch.graph, batch.targets)
+    assert "edges" not in parts
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    found = []
+    for _ in range(20):
+        loss, parts = weighted.objective(model, batch.graph, batch.targets)
+        found.append((float(loss.detach()), float(parts["edges"])))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert found[0][0] == pytest.approx(base.item() + 100.0 * found[0][1], rel=1e-5)
+    assert found[-1][1] < 0.9 * found[0][1]
 
 
 def test_config_round_trip(config: PropertyTrainConfig) -> None:
@@ -224,6 +249,8 @@ def test_config_round_trip(config: PropertyTrainConfig) -> None:
         ({"sources": ()}, "sources must name"),
         ({"bag": 0.0}, "bag must lie"),
         ({"penalty": -0.1}, "penalty must be"),
+        ({"autoencoder": float("nan")}, "autoencoder must be at least 0"),
+        ({"autoencoder": 0.1, "extend": "properties"}, "init must be None and autoencoder 0"),
         ({"weights": {"shear_modulus": 1.0}}, "weights must be of targets"),
         ({"epochs": 0}, "epochs must be larger"),
     ],
