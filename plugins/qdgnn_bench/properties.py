@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from qdgnn_ase import claim_folder, measured
 from qdgnn_bench.baselines import BASELINES
 from qdgnn_bench.property_report import markdown, parity_plot, short_table, summarise
-from qdgnn_bench.property_rows import compared, select
+from qdgnn_bench.property_rows import TEST, Rows, compared, select
 from qdgnn_bench.property_runs import OURS, Protocol, Result, result_file, run
 from qdgnn_bench.property_timing import inference
 from qdgnn_bench.readme import check_blocks, replace_blocks
 from qdgnn_bench.trivial import trivial_predictions
+
+Array = NDArray[np.float64]
 
 
 @click.command()
@@ -27,6 +31,11 @@ from qdgnn_bench.trivial import trivial_predictions
 @click.option("--max-atoms", default=40, show_default=True)
 @click.option("--minutes", default=30.0, show_default=True, help="CPU time of a run.")
 @click.option("--seeds", default="0,1,2", show_default=True)
+@click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    help="Cross-validation: as many runs of a model, each tested on another part of the formulas.",
+)
 @click.option(
     "--models",
     default="CGCNN,MEGNet,SchNet,MPNN,qdgnn",
@@ -43,6 +52,7 @@ def properties(
     max_atoms: int,
     minutes: float,
     seeds: str,
+    folds: int | None,
     models: str,
     output: Path,
     readme: str | None,
@@ -57,31 +67,48 @@ def properties(
         check_blocks(readme, "comparison")
     columns = dict(target.split("=", 1) for target in targets)
     names = _names(models)
-    folds = select(file, columns, train=rows, max_atoms=max_atoms)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "tuning").mkdir(exist_ok=True)
-    protocol = Protocol(folds, tuple(columns), minutes, output)
+    protocols = []
+    for k in range(folds or 1):
+        test, turn = (1 / folds, k / folds) if folds else (TEST, 0.0)
+        parts = select(file, columns, train=rows, max_atoms=max_atoms, test=test, turn=turn)
+        folder = output / f"fold-{k}" if folds else output
+        (folder / "tuning").mkdir(parents=True, exist_ok=True)
+        protocols.append(Protocol(parts, tuple(columns), minutes, folder, test, turn))
+    sizes = {
+        name: sum(len(protocol.folds[name].structures) for protocol in protocols)
+        for name in protocols[0].folds
+    }
     head = {
         "file": file.name,
         "columns": columns,
-        "rows": {name: len(fold.structures) for name, fold in folds.items()},
+        "rows": sizes,
         "max_atoms": max_atoms,
         "minutes": minutes,
-    }
+    } | ({"folds": folds} if folds else {})
     claim_folder(output / "protocol.json", head)
-    train, test = folds["train"], folds["test"]
-    labels = compared(protocol.targets, train.labels)
-    trivial = trivial_predictions(train.structures, labels, test.structures)
+    trivial = _trivial(protocols)
     results: dict[str, list[Result]] = {}
     for seed in map(int, seeds.split(",")):
         for name in names:
             click.echo(f"{name}, seed {seed} ...")
-            results.setdefault(name, []).append(run(protocol, name, seed))
-            _write(protocol, head, results, trivial)
-    document = _write(protocol, head, results, trivial, inference(protocol, names))
+            runs = [run(protocol, name, seed) for protocol in protocols]
+            results.setdefault(name, []).extend(runs)
+            _write(output, protocols, head, results, trivial)
+    timing = inference(protocols[0], names)
+    document = _write(output, protocols, head, results, trivial, timing)
     click.echo(markdown(document))
     if readme:
         replace_blocks(readme, {"comparison": short_table(document)})
+
+
+def _trivial(protocols: Sequence[Protocol]) -> dict[str, Array]:
+    """Predictions of the models without a network for all test rows."""
+    found = []
+    for protocol in protocols:
+        train, test = protocol.folds["train"], protocol.folds["test"]
+        labels = compared(protocol.targets, train.labels)
+        found.append(trivial_predictions(train.structures, labels, test.structures))
+    return {name: np.concatenate([values[name] for values in found]) for name in found[0]}
 
 
 def _names(models: str) -> list[str]:
@@ -93,32 +120,40 @@ def _names(models: str) -> list[str]:
 
 
 def _write(
-    protocol: Protocol,
+    output: Path,
+    protocols: Sequence[Protocol],
     head: dict[str, Any],
     results: dict[str, list[Result]],
-    trivial: dict[str, Any],
+    trivial: dict[str, Array],
     timing: dict[str, dict[str, float]] | None = None,
 ) -> dict[str, Any]:
-    test = protocol.folds["test"]
+    targets = protocols[0].targets
+    test = Rows.joined([protocol.folds["test"] for protocol in protocols])
     values = {
         name: [
-            np.load(result_file(protocol.folder, name, run["seed"]).with_suffix(".npy"))
-            for run in runs
+            np.concatenate([_values(protocol, name, seed) for protocol in protocols])
+            for seed in dict.fromkeys(run["seed"] for run in runs)
         ]
         for name, runs in results.items()
     }
     every = values | {name: [found] for name, found in trivial.items()}
     document = {
         **head,
-        "targets": protocol.targets,
+        "targets": targets,
         "seeds": sorted({run["seed"] for runs in results.values() for run in runs}),
         **measured(),
         "torch": torch.__version__,
-        "errors": summarise(protocol.targets, test, every),
+        "errors": summarise(targets, test, every),
         "runs": results,
         "inference": timing or {},
     }
-    (protocol.folder / "properties.json").write_text(json.dumps(document, indent=1) + "\n")
-    (protocol.folder / "properties.md").write_text(markdown(document))
-    parity_plot(protocol.folder / "parity.png", protocol.targets, test, values)
+    (output / "properties.json").write_text(json.dumps(document, indent=1) + "\n")
+    (output / "properties.md").write_text(markdown(document))
+    parity_plot(output / "parity.png", targets, test, values)
     return document
+
+
+def _values(protocol: Protocol, name: str, seed: int) -> Array:
+    """Test values of a finished run."""
+    values: Array = np.load(result_file(protocol.folder, name, seed).with_suffix(".npy"))
+    return values

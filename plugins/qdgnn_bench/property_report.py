@@ -77,10 +77,8 @@ def markdown(document: Mapping[str, Any]) -> str:
     """Tables of a document of `qdgnn bench-properties`."""
     targets, runs, timing = document["targets"], document["runs"], document["inference"]
     lines = [
-        f"{document['file']}, {document['rows']['train']} / {document['rows']['val']} / "
-        f"{document['rows']['test']} rows of at most {document['max_atoms']} atoms, split by "
-        f"reduced formula; {document['minutes']:g} CPU minutes per run, seeds "
-        f"{document['seeds']}; one thread of {document['machine']}, {document['date']}. Mean "
+        f"{document['file']}, {_split(document)}; {document['minutes']:g} CPU minutes per run, "
+        f"seeds {document['seeds']}; one thread of {document['machine']}, {document['date']}. Mean "
         "absolute errors of the test fold with 95 % intervals over formulas; ratio: ours / theirs; "
         "difference: theirs - ours, paired.",
     ]
@@ -98,17 +96,26 @@ def markdown(document: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _split(document: Mapping[str, Any]) -> str:
+    """How many rows there are, and how they are split."""
+    rows, limit = document["rows"], f"rows of at most {document['max_atoms']} atoms"
+    if folds := document.get("folds"):
+        return f"{rows['test']} {limit}, {folds} folds by reduced formula, each of them tested on"
+    sizes = f"{rows['train']} / {rows['val']} / {rows['test']}"
+    return f"{sizes} {limit}, split by reduced formula"
+
+
 def short_table(document: Mapping[str, Any]) -> str:
     """For the README: a row for each model, its errors and the ratios of ours to them."""
     targets, errors = document["targets"], document["errors"]
-    first, rows = targets[0], document["rows"]
+    first = targets[0]
     minutes = [run["cpu_minutes"] for runs in document["runs"].values() for run in runs]
     ours = [run["cpu_minutes"] for run in document["runs"].get(OURS, [])] or [0.0]
     units = [f"{name}, {_unit(name)}" for name in targets]
     lines = [
-        f"Mean absolute errors (ours / theirs); {rows['train']} / {rows['val']} / {rows['test']} "
-        f"rows of {document['file']} by formula, {min(minutes):.0f}-{max(minutes):.0f} CPU minutes "
-        f"per run (ours {max(ours):.0f}), seeds {document['seeds']}.",
+        f"Mean absolute errors (ours / theirs); {document['file']}, {_split(document)}, "
+        f"{min(minutes):.0f}-{max(minutes):.0f} CPU minutes per run (ours {max(ours):.0f}), seeds "
+        f"{document['seeds']}.",
         "",
         f"| model | {' | '.join(units)} |",
         "|---|" + "---|" * len(targets),
@@ -160,12 +167,10 @@ def _error_cells(name: str, row: Mapping[str, Any]) -> list[str]:
 
 def _run_line(name: str, rows: list[dict[str, Any]], timing: Mapping[str, float] | None) -> str:
     first = rows[0]
+    rates = "/".join(f"{rate:g}" for rate in sorted({row["learning_rate"] for row in rows}))
     epochs = "/".join(f"{row['epochs']:.0f}" for row in rows)
     minutes = "/".join(f"{row['cpu_minutes']:.1f}" for row in rows)
-    return (
-        f"| {name} | {first['parameters']:,} | {first['learning_rate']:g} | {epochs} | {minutes} | "
-        f"{_ms(timing)} |"
-    )
+    return f"| {name} | {first['parameters']:,} | {rates} | {epochs} | {minutes} | {_ms(timing)} |"
 
 
 def _ms(timing: Mapping[str, float] | None) -> str:

@@ -27,21 +27,36 @@ class Rows:
     labels: Array
     """(n_structures, n_targets)."""
 
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """The rows of several in their order."""
+        structures = [atoms for part in parts for atoms in part.structures]
+        return cls(structures, np.concatenate([part.labels for part in parts]))
+
     def first(self, n: int) -> Rows:
         """The first ``n`` rows, which are in random order."""
         return Rows(self.structures[:n], self.labels[:n])
 
 
 def select(
-    path: str | Path, columns: Mapping[str, str], *, train: int, max_atoms: int
+    path: str | Path,
+    columns: Mapping[str, str],
+    *,
+    train: int,
+    max_atoms: int,
+    test: float = TEST,
+    turn: float = 0.0,
 ) -> dict[str, Rows]:
     """Folds "train", "val" and "test", each in random order.
 
     Args:
         path: File of `qdgnn_ase.read_labelled`.
         columns: Property -> column.
-        train: Rows for training at most; an eighth of that for validation and for the test.
+        train: Rows for training at most; an eighth of that for validation and, in the split 80 /
+            10 / 10, for the test.
         max_atoms: Larger structures are left out.
+        test: Share of the formulas for the test.
+        turn: Where the test's share begins, see `qdgnn_ase.fold_of`.
 
     Raises:
         ValueError: If a fold is empty.
@@ -52,15 +67,14 @@ def select(
         row = rows[index]
         values = [row.labels[name] for name in columns]
         if len(row.atoms) <= max_atoms and np.isfinite(values).all():
-            folds[fold_of(reduced_formula(row.atoms), val=VAL, test=TEST)].append(
-                (row.atoms, values)
-            )
+            fold = fold_of(reduced_formula(row.atoms), val=VAL, test=test, turn=turn)
+            folds[fold].append((row.atoms, values))
     if empty := [name for name, found in folds.items() if not found]:
         raise ValueError(
             f"{path} must hold rows of every fold with all labels and at most {max_atoms} atoms, "
             f"got none for {empty}"
         )
-    sizes = {"train": train, "val": train // 8, "test": train // 8}
+    sizes = {"train": train, "val": train // 8, "test": train // 8 if test == TEST else len(rows)}
     return {
         name: Rows([atoms for atoms, _ in found], np.array([values for _, values in found])).first(
             sizes[name]

@@ -59,6 +59,10 @@ class Protocol:
     """CPU minutes per run."""
     folder: Path
     """Runs are stored there."""
+    test: float = TEST
+    """Share of the formulas for the test."""
+    turn: float = 0.0
+    """Where that share begins, see `qdgnn_ase.fold_of`."""
     counts_compilation: bool = True
     """Whether the compilation of our step is part of the minutes; not while tuning."""
 
@@ -243,7 +247,8 @@ def _config(
             "compiled": True,
             "seed": seed,
             "val": VAL,
-            "test": TEST,
+            "test": protocol.test,
+            "split_turn": protocol.turn,
         }
         | OURS[name]
     )

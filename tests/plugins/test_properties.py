@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from qdgnn_ase import (
     Scaler,
     collate,
     composition_matrix,
+    fold_of,
     from_atoms,
+    reduced_formula,
 )
 from qdgnn_bench.baseline_training import Examples, predictions, train
 from qdgnn_bench.baselines import BASELINES, element_table, nearest
@@ -225,6 +228,10 @@ def test_summary_is_paired() -> None:
     assert found["qdgnn"]["formation_energy"]["difference"] == 0.0
 
 
+def formulas_of(rows: Rows) -> list[str]:
+    return [reduced_formula(atoms) for atoms in rows.structures]
+
+
 def _protocol(rows_file: Path, folder: Path) -> Protocol:
     folds = select(rows_file, COLUMNS, train=48, max_atoms=40)
     (folder / "tuning").mkdir(parents=True)
@@ -308,6 +315,64 @@ def test_single_task_is_a_run_of_each_target(
     assert result["cpu_minutes"] == 2.0 * len(COLUMNS)
     values = np.load(protocol.folder / "qdgnn-single-task-0.npy")
     assert values.tolist() == [[float(k) for k in range(len(COLUMNS))]] * n
+
+
+def test_folds_of_a_cross_validation_hold_every_row_once(
+    rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run predicts its turn; the table is of all test rows in the order of the folds."""
+    tested: list[list[str]] = []
+
+    def trained(
+        protocol: Protocol, name: str, seed: int, learning_rate: float
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        test = protocol.folds["test"]
+        formulas = {name: formulas_of(part) for name, part in protocol.folds.items()}
+        assert not set(formulas["test"]) & {*formulas["train"], *formulas["val"]}
+        tested.append(formulas["test"])
+        values = compared(protocol.targets, test.labels) + protocol.turn
+        result = {"learning_rate": learning_rate, "parameters": 1, "epochs": 2, "cpu_minutes": 0.1}
+        return values, result | {"val_error": learning_rate}
+
+    monkeypatch.setattr("qdgnn_bench.property_runs._baseline", trained)
+    monkeypatch.setattr("qdgnn_bench.properties.inference", lambda *_: {})
+    arguments = [str(rows_file), "--folds", "4", "--seeds", "0", "--models", "CGCNN"]
+    arguments += ["--target", "formation_energy=formation_energy", "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(properties, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    turns = [formulas for k, formulas in enumerate(tested) if k % 3 == 2]  # two runs to tune
+    assert sorted(chain(*turns)) == sorted(map(reduced_formula, crystals()))
+    document = json.loads((tmp_path / "out" / "properties.json").read_text())
+    assert document["rows"]["test"] == 64
+    sizes = [len(formulas) for formulas in turns]
+    wanted = np.average([0.0, 0.25, 0.5, 0.75], weights=sizes)
+    found = document["errors"]["CGCNN"]["formation_energy"]["mae"]
+    assert found == pytest.approx(wanted)
+    assert len(document["runs"]["CGCNN"]) == 4
+    assert "64 rows of at most 40 atoms, 4 folds by reduced formula" in done.output
+
+
+def test_the_split_of_a_run_is_that_of_its_rows(
+    rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folds = select(rows_file, COLUMNS, train=48, max_atoms=40, test=0.25, turn=0.5)
+    (tmp_path / "tuning").mkdir()
+    protocol = Protocol(folds, tuple(COLUMNS), 0.02, tmp_path, 0.25, 0.5)
+    (tmp_path / "qdgnn-timing.json").write_text("[1.0, 5.0]")
+    (tmp_path / "qdgnn-tuning.json").write_text('{"0.002": 1.0}')
+    seen: list[PropertyTrainConfig] = []
+
+    def stop(config: PropertyTrainConfig, folder: Path) -> Path:
+        seen.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qdgnn_bench.property_runs.fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(protocol, "qdgnn", 0)
+    shares = {"val": seen[0].val, "test": seen[0].test, "turn": seen[0].split_turn}
+    for name, part in folds.items():
+        for atoms in part.structures:
+            assert fold_of(reduced_formula(atoms), **shares) == name
 
 
 def test_model_of_any_seed_is_timed(tmp_path: Path) -> None:
