@@ -69,7 +69,7 @@ results-arms: .venv/dev
 	  cp $(ARMS_RUN)/$$name/arms.md $(RESULTS)/arms_$$name.md || exit 1; \
 	done
 
-# Property models beside others on the same rows, four CPU hours; goes on where it was killed
+# Property models beside others on the same rows, five CPU hours; goes on where it was killed
 PROPERTY_RUN = build/properties
 COMPARE = .venv/bin/qdgnn bench-properties --seeds 0
 PEERS = qdgnn,CGCNN,SchNet,MPNN,MEGNet

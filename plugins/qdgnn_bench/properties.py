@@ -70,7 +70,15 @@ def properties(
     protocols = []
     for k in range(folds or 1):
         test, turn = (1 / folds, k / folds) if folds else (TEST, 0.0)
-        parts = select(file, columns, train=rows, max_atoms=max_atoms, test=test, turn=turn)
+        parts = select(
+            file,
+            columns,
+            train=rows,
+            max_atoms=max_atoms,
+            test=test,
+            turn=turn,
+            whole_test=folds is not None,
+        )
         folder = output / f"fold-{k}" if folds else output
         (folder / "tuning").mkdir(parents=True, exist_ok=True)
         protocols.append(Protocol(parts, tuple(columns), minutes, folder, test, turn))

@@ -46,17 +46,18 @@ def select(
     max_atoms: int,
     test: float = TEST,
     turn: float = 0.0,
+    whole_test: bool = False,
 ) -> dict[str, Rows]:
     """Folds "train", "val" and "test", each in random order.
 
     Args:
         path: File of `qdgnn_ase.read_labelled`.
         columns: Property -> column.
-        train: Rows for training at most; an eighth of that for validation and, in the split 80 /
-            10 / 10, for the test.
+        train: Rows for training at most; an eighth of that for validation and for the test.
         max_atoms: Larger structures are left out.
         test: Share of the formulas for the test.
         turn: Where the test's share begins, see `qdgnn_ase.fold_of`.
+        whole_test: Keep all rows of the test, as cross-validation must.
 
     Raises:
         ValueError: If a fold is empty.
@@ -74,7 +75,7 @@ def select(
             f"{path} must hold rows of every fold with all labels and at most {max_atoms} atoms, "
             f"got none for {empty}"
         )
-    sizes = {"train": train, "val": train // 8, "test": train // 8 if test == TEST else len(rows)}
+    sizes = {"train": train, "val": train // 8, "test": len(rows) if whole_test else train // 8}
     return {
         name: Rows([atoms for atoms, _ in found], np.array([values for _, values in found])).first(
             sizes[name]

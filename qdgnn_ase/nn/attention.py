@@ -124,18 +124,17 @@ class Interaction(nn.Module):
             edges: Edges of the batch.
         """
         x = self.norm(hidden)
-        logits, averaged, *filters = self._pair(x, radial, fc, edges)
+        logits, *filters = self._pair(x, radial, fc, edges)
         attention = attention_weights(logits, fc, edges)
-        summed, *vector_filters = (
-            widen(part, width) for part, width in zip(filters, self.filtered[1:], strict=True)
+        averaged, summed, first, *others = (
+            widen(part, width) for part, width in zip(filters, self.filtered, strict=True)
         )
         to_average, to_sum, vector_values = self.values(x).split(
             [self.part, self.part, self.n_vectors], dim=1
         )
-        average = attention_average(to_average, widen(averaged, self.part), attention, edges)
+        average = attention_average(to_average, averaged, attention, edges)
         total = sum_messages(to_sum, summed, edges) * self.scale
         old = () if vectors is None else vectors.unbind()
-        first, *others = vector_filters
         new = torch.stack(sum_vectors(vector_values, first, unit, edges, old, others)) * self.scale
         vectors = new if vectors is None else vectors + new
         return self._update(hidden, torch.cat([x, average, total], dim=1), vectors)

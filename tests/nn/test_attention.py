@@ -6,8 +6,6 @@ check scales the logits up and compares the gradient of a loss on forces with fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from ase import Atoms
@@ -56,15 +54,6 @@ def gradient_error(model: QDGNN, graph: AtomGraph) -> float:
         errors.append(abs(numeric - float(gradient @ direction)) / norm.item())
     vector_to_parameters(start, parameters)
     return max(errors)
-
-
-@pytest.fixture(params=["torch", "dgl"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The check runs on both implementations of the sums."""
-    if request.param == "dgl" and not has_dgl():
-        pytest.skip("DGL has no wheel for this Python")
-    monkeypatch.setattr(segment, "DGL_MIN_EDGES", 0 if request.param == "dgl" else 10**9)
-    return request.param
 
 
 def test_force_loss_gradient(model64: QDGNN, graph: AtomGraph, path: str) -> None:

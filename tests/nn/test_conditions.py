@@ -97,11 +97,14 @@ def test_supercell_and_batch(structures: dict[str, Atoms]) -> None:
         given(atoms, NAN, 0.5),
         from_atoms(structures["fcc"], 4.0, torch.float64),
     ]
-    together = model(collate(graphs))
+    batch = collate(graphs)
+    together = model(batch)
     for k, graph in enumerate(graphs):
         alone = model(graph)
         for name in ("values", "embedding"):
             torch.testing.assert_close(together[name][k], alone[name][0], rtol=1e-9, atol=1e-9)
+        atoms_of = together["atoms"][batch.batch == k]
+        torch.testing.assert_close(atoms_of, alone["atoms"], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(together["values"][0], together["values"][1], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(together["embedding"][0], together["embedding"][2])
 

@@ -30,6 +30,7 @@ from qdgnn_bench.properties import properties
 from qdgnn_bench.property_report import markdown, summarise
 from qdgnn_bench.property_rows import Rows, compared, select, write_rows
 from qdgnn_bench.property_runs import Protocol, best_model, run
+from qdgnn_bench.property_timing import _call
 from qdgnn_bench.trivial import composition_features, trivial_predictions
 
 pytest.importorskip("deepchem")
@@ -311,14 +312,23 @@ def test_single_task_is_a_run_of_each_target(
     assert seen == [
         ((target,), protocol.minutes, f"qdgnn-single-task-{target}", True) for target in COLUMNS
     ]
+    with monkeypatch.context() as patched:  # all of its networks are timed
+        patched.setattr("qdgnn_bench.property_timing.Predictor", lambda path: lambda _: path)
+        for target in COLUMNS:
+            folder = protocol.folder / f"qdgnn-single-task-{target}" / "qdgnn-single-task-0-0.002"
+            folder.mkdir(parents=True)
+            (folder / "best.safetensors").touch()
+        paths = _call(protocol, "qdgnn, single-task")([])
+    assert [path.parent.parent.name for path in paths] == [row[2] for row in seen]
     assert result["parameters"] == 10 * len(COLUMNS)
     assert result["cpu_minutes"] == 2.0 * len(COLUMNS)
     values = np.load(protocol.folder / "qdgnn-single-task-0.npy")
     assert values.tolist() == [[float(k) for k in range(len(COLUMNS))]] * n
 
 
+@pytest.mark.parametrize("n", [4, 10])
 def test_folds_of_a_cross_validation_hold_every_row_once(
-    rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int
 ) -> None:
     """Each run predicts its turn; the table is of all test rows in the order of the folds."""
     tested: list[list[str]] = []
@@ -336,7 +346,8 @@ def test_folds_of_a_cross_validation_hold_every_row_once(
 
     monkeypatch.setattr("qdgnn_bench.property_runs._baseline", trained)
     monkeypatch.setattr("qdgnn_bench.properties.inference", lambda *_: {})
-    arguments = [str(rows_file), "--folds", "4", "--seeds", "0", "--models", "CGCNN"]
+    arguments = [str(rows_file), "--folds", str(n), "--seeds", "0", "--models", "CGCNN"]
+    arguments += ["--rows", "24"]
     arguments += ["--target", "formation_energy=formation_energy", "-o", str(tmp_path / "out")]
     done = CliRunner().invoke(properties, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -345,11 +356,11 @@ def test_folds_of_a_cross_validation_hold_every_row_once(
     document = json.loads((tmp_path / "out" / "properties.json").read_text())
     assert document["rows"]["test"] == 64
     sizes = [len(formulas) for formulas in turns]
-    wanted = np.average([0.0, 0.25, 0.5, 0.75], weights=sizes)
+    wanted = np.average(np.arange(n) / n, weights=sizes)
     found = document["errors"]["CGCNN"]["formation_energy"]["mae"]
     assert found == pytest.approx(wanted)
-    assert len(document["runs"]["CGCNN"]) == 4
-    assert "64 rows of at most 40 atoms, 4 folds by reduced formula" in done.output
+    assert len(document["runs"]["CGCNN"]) == n
+    assert f"64 rows of at most 40 atoms, {n} folds by reduced formula" in done.output
 
 
 def test_the_split_of_a_run_is_that_of_its_rows(
