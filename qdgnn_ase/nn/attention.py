@@ -21,8 +21,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
+from qdgnn_ase.nn.linear import Linear, product
 from qdgnn_ase.nn.messages import (
     attention_average,
     pair_features,
@@ -91,17 +91,17 @@ class Interaction(nn.Module):
         self.update_widths = [hidden, hidden] + ([] if last else [n_vectors])
         self.scale = neighbors**-0.5
         self.norm = nn.LayerNorm(hidden)
-        self.pair_radial = nn.Linear(n_radial, n_pair)
-        self.pair_atoms = nn.Linear(hidden, 2 * n_pair, bias=False)
-        self.pair_out = nn.Linear(n_pair, sum(self.widths))
+        self.pair_radial = Linear(n_radial, n_pair)
+        self.pair_atoms = Linear(hidden, 2 * n_pair, bias=False)
+        self.pair_out = Linear(n_pair, sum(self.widths))
         self.values = nn.Sequential(
-            nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden + n_vectors)
+            Linear(hidden, hidden), nn.SiLU(), Linear(hidden, hidden + n_vectors)
         )
         self.mix = nn.Linear(n_vectors, 2 * n_vectors, bias=False)
         self.update = nn.Sequential(
-            nn.Linear(2 * hidden + n_vectors, 2 * hidden),
+            Linear(2 * hidden + n_vectors, 2 * hidden),
             nn.SiLU(),
-            nn.Linear(2 * hidden, sum(self.update_widths)),
+            Linear(2 * hidden, sum(self.update_widths)),
         )
 
     def forward(
@@ -153,12 +153,12 @@ class Interaction(nn.Module):
         # one product per part: the backward of a split would copy the wide tensor once more
         weights = self.pair_out.weight.split(self.widths)
         biases = self.pair_out.bias.split(self.widths)
-        plain = [linear(pair, w, b) for w, b in zip(weights[:2], biases[:2], strict=True)]
+        plain = [product(pair, w, b) for w, b in zip(weights[:2], biases[:2], strict=True)]
         if not self.attends:
             plain[0] = torch.zeros_like(plain[0])
         # f_c (W p + b) = [W, b] [f_c p, f_c]: one product with f_c in place of one per filter
         columns = torch.cat([self.pair_out.weight, self.pair_out.bias[:, None]], dim=1)
-        return (*plain, *(linear(enveloped, w) for w in columns.split(self.widths)[2:]))
+        return (*plain, *(product(enveloped, w) for w in columns.split(self.widths)[2:]))
 
     def _update(self, hidden: Tensor, inputs: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         left, right = self.mix(vectors).chunk(2, dim=2)

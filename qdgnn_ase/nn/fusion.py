@@ -34,6 +34,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from qdgnn_ase.nn.linear import Linear
+
 Term = Literal["concatenation", "gate", "bilinear"]
 TERMS: tuple[Term, ...] = ("concatenation", "gate", "bilinear")
 
@@ -50,7 +52,7 @@ class Fusion(nn.Module):
     def __init__(self, n_features: int, hidden: int, n_elements: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(n_elements, hidden // 2)
-        self.fuse = nn.Linear(hidden // 2 + n_features, hidden)
+        self.fuse = Linear(hidden // 2 + n_features, hidden)
         self.norm = nn.LayerNorm(hidden)
 
     def forward(self, numbers: Tensor, quantum: Tensor, fractions: Tensor | None = None) -> Tensor:

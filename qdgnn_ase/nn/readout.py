@@ -13,6 +13,7 @@ from torch.nn.functional import silu
 
 from qdgnn_ase.graph import AtomGraph
 from qdgnn_ase.nn.attention import LOGIT_BOUND
+from qdgnn_ase.nn.linear import Linear
 from qdgnn_ase.nn.segment import segment_sum
 
 
@@ -26,7 +27,7 @@ class AtomicEnergy(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
+            nn.LayerNorm(hidden), Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ class Members(nn.Module):
     def __init__(self, n_in: int, width: int, n_members: int) -> None:
         super().__init__()
         self.shape = (n_members, width)
-        self.first = nn.Linear(n_in, n_members * width)
+        self.first = Linear(n_in, n_members * width)
         self.second = nn.Parameter(torch.randn(n_members, width) * width**-0.5)
         self.bias = nn.Parameter(torch.zeros(n_members))
 
