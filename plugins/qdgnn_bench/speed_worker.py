@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -18,14 +18,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
-from qdgnn_ase import (
-    QDGNN,
-    AtomGraph,
-    QDGNNCalculator,
-    from_atoms,
-    load_model,
-    tune_process,
-)
+from qdgnn_ase import QDGNNCalculator, from_atoms, load_model, tune_process
 from qdgnn_bench.speed_cells import speed_cell
 
 Row = dict[str, Any]
@@ -178,11 +171,17 @@ def _shares(contender: Contender, atoms: Atoms) -> Row:
 
     model = load_model(contender.path)[0].eval().requires_grad_(False)
     graph = from_atoms(atoms, model.config.cutoff)
-    forward, both = _passes(model, graph)
-    # the counter does not know oneDNN's products, and float64 goes without them
-    exact = load_model(contender.path)[0].eval().double().requires_grad_(False)
-    with FlopCounterMode(display=False) as counter:
-        _passes(exact, graph.to(dtype=torch.float64))[1]()
+    vector = graph.edge_vectors().requires_grad_(True)
+
+    def forward() -> torch.Tensor:
+        energy: torch.Tensor = model(graph, vector.clone())["energy"].sum()
+        return energy
+
+    def both() -> None:
+        torch.autograd.grad(forward(), vector)
+
+    with FlopCounterMode(display=False, custom_mapping=_ONEDNN_FLOPS) as counter:
+        both()
     build_ms = _cpu_ms(lambda: from_atoms(atoms, model.config.cutoff))
     forward_ms = _cpu_ms(forward)
     return {
@@ -195,15 +194,17 @@ def _shares(contender: Contender, atoms: Atoms) -> Row:
     }
 
 
-def _passes(model: QDGNN, graph: AtomGraph) -> tuple[Callable[[], object], Callable[[], object]]:
-    """The forward pass, and the backward pass after it."""
-    vector = graph.edge_vectors().requires_grad_(True)
+def _linear_flops(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
+    """FLOPs of x W^T from the shapes."""
+    return 2 * x[0] * weight[0] * weight[1]
 
-    def forward() -> torch.Tensor:
-        energy: torch.Tensor = model(graph, vector.clone())["energy"].sum()
-        return energy
 
-    return forward, lambda: torch.autograd.grad(forward(), vector)
+_ONEDNN_FLOPS = (
+    {torch.ops.mkldnn._linear_pointwise: _linear_flops}
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    else {}
+)
+"""What torch's counter does not know: the products of `qdgnn_ase.nn.linear`."""
 
 
 def _gemm_rate(n: int = 1024) -> float:
