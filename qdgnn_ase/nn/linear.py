@@ -38,11 +38,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         weight: W, (n_out, n_in).
         bias: b, (n_out,).
     """
-    if not _is_faster(x, weight):
-        return functional.linear(x, weight, bias)
-    if not torch.is_grad_enabled():
-        return _multiply(x, weight, bias)
-    if weight.requires_grad or (bias is not None and bias.requires_grad):
+    parameters = [weight] if bias is None else [weight, bias]
+    trained = torch.is_grad_enabled() and any(row.requires_grad for row in parameters)
+    if trained or not _is_faster(x, weight):
         return functional.linear(x, weight, bias)
     result: Tensor = _Product.apply(x, weight, bias)
     return result
