@@ -211,7 +211,7 @@ def _gemm_rate(n: int = 1024) -> float:
     """FLOP/s of a float32 matrix product by the faster of torch's libraries."""
     a, b = torch.rand(n, n), torch.rand(n, n)
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+    torch.set_float32_matmul_precision("medium")  # oneDNN in place of MKL
     try:
         return 2 * n**3 / (1e-3 * _cpu_ms(lambda: a @ b))
     finally:

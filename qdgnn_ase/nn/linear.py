@@ -1,9 +1,9 @@
 """Products with weights, x W^T + b, by the faster of torch's two libraries.
 
-On a CPU torch multiplies float32 matrices by MKL. Where processors are not Intel's, oneDNN, which
-torch holds too, takes half of the time for large ones, with the same rounding error. oneDNN makes a
-program for every new number of rows, in a third of a millisecond: rows are filled up to one of 16
-numbers per octave, and small products stay with MKL.
+On a CPU torch multiplies float32 matrices by MKL. On AMD's processors oneDNN, which torch holds
+too, is faster for large ones, with the same rounding error. It makes a program for every new number
+of rows, which takes longer than a small product: rows are filled up to one of 16 numbers per
+octave, and small products stay with MKL.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ from qdgnn_ase.nn.linear import Linear, product
 Function = Callable[[Tensor, Tensor, Tensor], Tensor]
 N_IN, N_OUT = 7, 5
 ROWS = [1, 63, 64, 65, 129, 2100]
-pytestmark = pytest.mark.skipif(not module._HAS_ONEDNN, reason="this torch is without oneDNN")
+pytestmark = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this torch is without oneDNN"
+)
 
 
 def random(*shape: int) -> Tensor:
@@ -46,10 +48,11 @@ def test_product_is_that_of_torch(n: int, biased: bool, rows: list[int]) -> None
     assert rows == [n]
 
 
-def test_product_takes_views(rows: list[int]) -> None:
-    x, weight = random(2 * N_IN, 100).T[:, :N_IN], random(N_IN, N_OUT).T
+@pytest.mark.parametrize("n", [100, 128])  # filled up, and not
+def test_product_takes_views(n: int, rows: list[int]) -> None:
+    x, weight = random(2 * N_IN, n).T[:, :N_IN], random(N_IN, N_OUT).T
     assert torch.allclose(product(x, weight), x @ weight.T, atol=1e-5)
-    assert rows == [100]
+    assert rows == [n]
 
 
 def test_derivatives_to_second_order_are_those_of_torch_in_double(rows: list[int]) -> None:

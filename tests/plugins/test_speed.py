@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from click.testing import CliRunner
 from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
 
+from qdgnn_ase.nn.linear import Linear
 from qdgnn_bench import speed_worker
 from qdgnn_bench.speed import SIZES, repeats_of, run, speed
 from qdgnn_bench.speed_cells import garnet, speed_cell
 from qdgnn_bench.speed_report import exponent, plot, tables
-from qdgnn_bench.speed_worker import Contender, Row, Worker
+from qdgnn_bench.speed_worker import _ONEDNN_FLOPS, Contender, Row, Worker
 
 
 @pytest.mark.parametrize("n_atoms", [n for n in SIZES if n <= 4096])
@@ -61,6 +64,13 @@ def test_run_measures_ours() -> None:
     # an upper bound of the time and a lower one of the FLOPs: the counter saw the products
     assert row["gemm_flops"] > 1e4 * row["edges"]
     assert "call over floor" in tables(rows)
+
+
+def test_flops_of_large_products_are_counted() -> None:
+    layer = Linear(30, 40).requires_grad_(False)
+    with FlopCounterMode(display=False, custom_mapping=_ONEDNN_FLOPS) as counter:
+        layer(torch.zeros(8192, 30))
+    assert counter.get_total_flops() == 2 * 8192 * 30 * 40
 
 
 @pytest.mark.slow
