@@ -35,6 +35,17 @@ from qdgnn_ase.nn.segment import Edges
 LOGIT_BOUND = 8.0
 """Attention logits are bounded to (-8, 8) by tanh: exp cannot overflow in float32."""
 
+STRETCH_BOUND = 10.0
+INVARIANT_BOUND = 20.0
+"""Products of vectors feed the factor that stretches the vectors: unbounded, one odd structure's
+features grow from layer to layer until training meets numbers that are not finite."""
+
+
+def bounded(x: Tensor, bound: float) -> Tensor:
+    """Return x (1 + (x / bound)^4)^(-1/4): smooth, within 2 % of x up to bound / 2."""
+    square = (x / bound).square()
+    return x * torch.rsqrt(torch.sqrt(1.0 + square * square))
+
 
 def attention_weights(logits: Tensor, fc: Tensor, edges: Edges) -> Tensor:
     """Normalised weights alpha_ij, (n_edges, n_heads).
@@ -162,10 +173,10 @@ class Interaction(nn.Module):
 
     def _update(self, hidden: Tensor, inputs: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         left, right = self.mix(vectors).chunk(2, dim=2)
-        invariants = (left * right).sum(dim=0)
+        invariants = bounded((left * right).sum(dim=0), INVARIANT_BOUND)
         out = self.update(torch.cat([inputs, invariants], dim=1))
         delta, gate, *stretch = out.split(self.update_widths, dim=1)
         hidden = hidden + torch.sigmoid(gate) * delta
         if self.last:
             return hidden, vectors
-        return hidden, vectors * (1.0 + stretch[0])
+        return hidden, vectors * (1.0 + bounded(stretch[0], STRETCH_BOUND))
