@@ -35,15 +35,9 @@ from qdgnn_ase.nn.segment import Edges
 LOGIT_BOUND = 8.0
 """Attention logits are bounded to (-8, 8) by tanh: exp cannot overflow in float32."""
 
-INVARIANT_BOUND = 20.0
+INVARIANT_BOUND = 30.0
 """Products of vectors decide by how much vectors are stretched: unbounded, one odd structure's
 features grow from layer to layer until training meets numbers that are not finite."""
-
-
-def bounded(x: Tensor, bound: float) -> Tensor:
-    """Return x (1 + (x / bound)^4)^(-1/4): smooth, within 2 % of x up to bound / 2."""
-    square = x * x
-    return x * torch.addcmul(x.new_ones(()), square, square, value=bound**-4).pow(-0.25)
 
 
 def attention_weights(logits: Tensor, fc: Tensor, edges: Edges) -> Tensor:
@@ -172,7 +166,8 @@ class Interaction(nn.Module):
 
     def _update(self, hidden: Tensor, inputs: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         left, right = self.mix(vectors).chunk(2, dim=2)
-        invariants = bounded((left * right).sum(dim=0), INVARIANT_BOUND)
+        products = (left * right).sum(dim=0)
+        invariants = INVARIANT_BOUND * torch.tanh(products / INVARIANT_BOUND)
         out = self.update(torch.cat([inputs, invariants], dim=1))
         delta, gate, *stretch = out.split(self.update_widths, dim=1)
         hidden = hidden + torch.sigmoid(gate) * delta
