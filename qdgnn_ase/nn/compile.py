@@ -62,7 +62,7 @@ def graph_of(tensors: Sequence[Tensor], like: AtomGraph) -> AtomGraph:
 def check_sizes(model: nn.Module, graph: AtomGraph) -> None:
     """Raise ValueError unless the sizes of a batch differ from each other and from all widths."""
     sizes = [graph.n_graphs, graph.numbers.shape[0], graph.n_edges]
-    widths = {1, 2, 3} | {size for parameter in model.parameters() for size in parameter.shape}
+    widths = {1, 2, 3} | {size for row in model.state_dict().values() for size in row.shape}
     if graph.occupancies is not None:
         widths |= {graph.occupancies.shape[1], N_ELEMENTS}
     if graph.conditions is not None:

@@ -90,6 +90,8 @@ def test_example_has_distinct_sizes(model64: QDGNN, graphs: list[AtomGraph]) -> 
     check_sizes(model64, example)
     with pytest.raises(ValueError, match="must be distinct"):
         check_sizes(model64, collate([graphs[0]] * 8))  # a width of the model
+    with pytest.raises(ValueError, match="must be distinct"):
+        check_sizes(model64, collate([graphs[0]] * model64.trunk.quantum.shape[1]))  # of a table
 
 
 @pytest.mark.slow
