@@ -178,7 +178,7 @@ def _heads(
 def _networks(
     predictors: Sequence[Predictor], structures: list[Atoms], targets: tuple[str, ...]
 ) -> tuple[Array, Array]:
-    """Mean and spread of the networks, each the mean of its heads."""
+    """Mean and spread of the networks, each with what its heads say together."""
     values = np.stack([_heads(predictor, structures, targets)[0] for predictor in predictors])
     return values.mean(axis=0), values.std(axis=0, ddof=1)
 

@@ -7,17 +7,20 @@ L = w_E mean |dE| / N  +  w_F mean_i |dF_i|  +  w_S mean huber(dS)
 |dE| and the force vector's norm |dF_i| grow linearly, so a wild frame pulls no harder than a tame
 one; huber(dS) is quadratic below 1 GPa. Units: eV/atom, eV/Å, GPa.
 
-Properties: every member m of the heads of target p learns the structures of its bag
+Properties: every member m of the M heads of target p learns the structures of its bag
 
-L = sum_p w_p mean |y_pm - y_p|  +  beta sum_p w_p mean max(0, y_p,min - y_pm)
+L = sum_p w_p mean 2 rho_m(y_p - y_pm)  +  beta sum_p w_p mean max(0, y_p,min - y_pm)
     +  gamma mean_uv (W_uv - W'_uv)^2
 
-in scaled units; for a probability the first term is the cross entropy of its logit, for a label
-that is an upper bound max(0, y_pm - y_p). The second
-term, for values below the bound, stands for properties that are learned as they are and of the
-whole structure (band gap): a logarithm and a mean over atoms less the composition's part have none.
-The third, off by default, makes the trunk a graph autoencoder: what its features say of the edges,
-W'_uv = sigmoid(h_u . h_v / sqrt(width)), the inner-product decoder of Kipf and Welling
+in scaled units. rho_m(e) = max(t_m e, (t_m - 1) e) is the loss of quantile regression (Koenker and
+Bassett, Econometrica 46, 33 (1978)) at the level t_m = (m - 1/2) / M: those in the middle are near
+the median, which has the least absolute error, and all of them spread where labels are hard to
+tell. For a probability the first term is the cross entropy of its logit; a label that is an upper
+bound costs only what is above it.
+The second term, for values below the bound, stands for properties that are learned as they are and
+of the whole structure (band gap): a logarithm and a mean over atoms less the composition's part
+have none. The third, off by default, makes the trunk a graph autoencoder: what its features say of
+the edges, W'_uv = sigmoid(h_u . h_v / sqrt(width)), the inner-product decoder of Kipf and Welling
 (arXiv:1611.07308), against the edges' weights, W_uv = f_c(d_uv).
 """
 
@@ -33,7 +36,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, re
 
 from qdgnn_ase.graph import AtomGraph, envelope
 from qdgnn_ase.properties import Property
-from qdgnn_ase.training.scaler import Scaler
+from qdgnn_ase.training.scaler import Scaler, center
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +122,7 @@ def property_loss(
     beta: float = 0.1,
     censored: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Total loss and its unweighted, detached parts, as `property_errors` gives them.
+    """Total loss and its unweighted, detached parts in the units of `property_errors`.
 
     Args:
         values: (n_graphs, n_targets, n_members), scaled.
@@ -149,7 +152,7 @@ def property_loss(
 def property_errors(
     values: Tensor, labels: Tensor, scaler: Scaler, censored: Tensor | None = None
 ) -> dict[str, float]:
-    """Mean absolute error of the members' mean in the target's unit (log10 of it), or entropy.
+    """Mean absolute error of the members' center in the target's unit (log10 of it), or entropy.
 
     Args:
         values: (n_graphs, n_targets, n_members), scaled.
@@ -160,7 +163,7 @@ def property_errors(
     errors = {}
     for k, row in enumerate(scaler.properties):
         present = torch.isfinite(labels[:, k])
-        value, label = values[:, k].mean(dim=1, keepdim=True), labels[:, k, None]
+        value, label = center(values[:, k], row)[:, None], labels[:, k, None]
         error = _error(value, label, row, _column(censored, k))[present].mean() * scaler.width[k]
         errors[row.name] = float(error) if bool(present.any()) else 0.0
     return errors
@@ -171,8 +174,13 @@ def _column(table: Tensor | None, k: int) -> Tensor | None:
 
 
 def _error(value: Tensor, label: Tensor, row: Property, censored: Tensor | None) -> Tensor:
+    """Of each member (n_graphs, n_members); of a single one |value - label|."""
     if row.scale == "probability":
         expanded = label.expand_as(value)
         return binary_cross_entropy_with_logits(value, expanded, reduction="none")
     error = value - label
-    return error.abs() if censored is None else torch.where(censored, relu(error), error.abs())
+    if censored is not None:
+        error = torch.where(censored, relu(error), error)
+    n_members = value.shape[1]
+    level = (torch.arange(n_members, dtype=value.dtype, device=value.device) + 0.5) / n_members
+    return 2 * torch.maximum((1 - level) * error, -level * error)

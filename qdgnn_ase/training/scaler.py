@@ -87,7 +87,7 @@ class Scaler(nn.Module):
             present = torch.isfinite(labels[:, k])
             if row.scale == "probability" or not bool(present.any()):
                 continue
-            error = (values[present, k].mean(dim=1) - labels[present, k]).abs()
+            error = (center(values[present, k], row) - labels[present, k]).abs()
             spread = values[present, k].std(dim=1).clamp(min=1e-9)
             self.calibration[k] = torch.quantile(error / spread, ONE_SIGMA)
 
@@ -104,7 +104,7 @@ class Scaler(nn.Module):
         return values * self.width[:, None] + self._offset(graph)[:, :, None]
 
     def predictions(self, values: Tensor, graph: AtomGraph) -> tuple[Tensor, Tensor]:
-        """Members' mean and calibrated spread in the properties' units, float64 on the CPU.
+        """Members' center and calibrated spread in the properties' units, float64 on the CPU.
 
         Args:
             values: (n_graphs, n_targets, n_members) of the network.
@@ -136,11 +136,21 @@ def _column(row: Property, members: Tensor, calibration: float) -> tuple[Tensor,
     """From members (n_graphs, n_members), linear, log10 or logits."""
     if row.scale == "probability":
         members, calibration = torch.sigmoid(members), 1.0
-    value, std = members.mean(dim=1), members.std(dim=1) * calibration
+    value, std = center(members, row), members.std(dim=1) * calibration
     if row.scale == "log10":
         value = 10.0**value
         std = std * value * np.log(10.0)
     return value.clamp(min=row.lower), std
+
+
+def center(members: Tensor, row: Property) -> Tensor:
+    """What the members say together, (n, n_members) -> (n,).
+
+    The mean of the middle half, near the median that they learn: a median itself is not smooth,
+    which explanations need. Members of a probability learn the same: the mean of all.
+    """
+    outer = 0 if row.scale == "probability" else members.shape[1] // 4
+    return members[:, outer : members.shape[1] - outer].mean(dim=1)
 
 
 def transformed(row: Property, values: Array) -> Array:

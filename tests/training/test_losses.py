@@ -16,7 +16,15 @@ from qdgnn_ase.graph import AtomGraph
 from qdgnn_ase.nn.derivatives import energy_forces_stress
 from qdgnn_ase.nn.model import QDGNN
 from qdgnn_ase.nn.trunk import QDGNNConfig
-from qdgnn_ase.training.losses import LossWeights, edge_loss, masked_mean, potential_loss
+from qdgnn_ase.training.losses import (
+    LossWeights,
+    edge_loss,
+    masked_mean,
+    potential_loss,
+    property_errors,
+    property_loss,
+)
+from qdgnn_ase.training.scaler import Scaler, center
 
 WEIGHTS = LossWeights()
 TINY = QDGNNConfig(cutoff=4.0, hidden=8, n_layers=2, n_vectors=2, n_radial=4, n_pair=4, n_heads=2)
@@ -202,3 +210,26 @@ def test_molecules_give_finite_gradients_of_the_weights(names: str) -> None:
     loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
+
+
+def test_members_learn_quantiles() -> None:
+    """Exact: those of the labels themselves; the middle two stand for the median."""
+    scaler = Scaler(("formation_energy",))
+    labels = torch.linspace(0.0, 1.0, 1001)[:, None] ** 3
+    members = torch.zeros(1, 1, 4, requires_grad=True)
+    optimizer = torch.optim.SGD([members], lr=0.02)
+    bag = torch.ones(1001, 4)
+    for _ in range(800):
+        values = members.expand(1001, 1, 4)
+        loss, parts = property_loss(values, labels, bag, scaler, {"formation_energy": 1.0})
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    levels = torch.tensor([0.125, 0.375, 0.625, 0.875])
+    torch.testing.assert_close(members.detach()[0, 0], levels**3, rtol=0, atol=0.02)
+    middle = center(members.detach()[0], scaler.properties[0])
+    assert float(middle) == pytest.approx((0.375**3 + 0.625**3) / 2, abs=0.02)
+    errors = property_errors(members.detach().expand(1001, 1, 4), labels, scaler)
+    wanted = (labels - middle).abs().mean()
+    assert errors["formation_energy"] == pytest.approx(float(wanted))
+    assert float(parts["formation_energy"]) < errors["formation_energy"]

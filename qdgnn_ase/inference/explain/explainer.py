@@ -40,6 +40,7 @@ from qdgnn_ase.inference.predict import Predictor
 from qdgnn_ase.nn.model import QDGNN
 from qdgnn_ase.quantum.atomic import N_ELEMENTS
 from qdgnn_ase.training.checkpoint import load_model
+from qdgnn_ase.training.scaler import center
 
 Array = NDArray[np.float64]
 ENERGY = "energy"
@@ -176,7 +177,8 @@ class Explainer:
             energy: Tensor = self.model(graph, strength=strength)["energy"]
             return energy
         output = self.model(graph, strength)["values"]
-        return self._scaler.transformed_values(output, graph)[:, self._column].mean(dim=1)
+        members = self._scaler.transformed_values(output, graph)[:, self._column]
+        return center(members, self._scaler.properties[self._column])
 
     def _scores(
         self, method: Method, function: BondFunction, graph: AtomGraph, bonds: Bonds
