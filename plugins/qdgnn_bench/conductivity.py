@@ -7,8 +7,8 @@ without a structure has the embedding of its composition. For comparison each si
 likely element, and a site that is less than half full is empty. Control: embeddings of other rows.
 
 A hybrid is the mean of the boosted trees of the composition and of extra trees that see the
-embedding too; which one is chosen for each fold by folds within its training rows. A mean is better
-than its parts whatever they see, so that without any embedding is a control as well.
+embedding too; which one is chosen for each fold by as many folds within its training rows. A mean
+is better than its parts whatever they see, so that without any embedding is a control as well.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ Part = tuple[Literal["boosted", "extra"], str]
 """A regression and what it sees, one of `_tables`."""
 
 _FOLDS = 5
-_INNER_FOLDS = 2
 _BOOSTED: Part = ("boosted", "composition")
 _BOOSTED_WAYS: dict[str, tuple[Part, ...]] = {
     f"boosted trees: {name}": (("boosted", name),)
@@ -153,7 +152,7 @@ def _choice(
 ) -> str:
     """The hybrid with the smallest error on folds within the training rows."""
     total = dict.fromkeys(_HYBRIDS, 0.0)
-    for inner, left in _split([groups[k] for k in known], _INNER_FOLDS, seed):
+    for inner, left in _split([groups[k] for k in known], _FOLDS, seed):
         found = _values(rows, tables, _HYBRIDS, known[inner], known[left], seed=seed)
         for name, column in found.items():
             total[name] += float(_errors(rows, column, known[left]).sum())

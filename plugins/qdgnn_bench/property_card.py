@@ -72,8 +72,9 @@ def _origin(training: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[s
 def property_table(report: dict[str, Any]) -> str:
     """Markdown: one row per property; errors with 95 % intervals over formulas."""
     lines = [
-        "| property | file | structures | MAE | R2 | calibration error | in domain |",
-        "|---|---|---|---|---|---|---|",
+        "| property | file | structures | MAE | R2 | calibration error | rank correlation | "
+        "in domain |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for file, rows in report.items():
         for name, row in rows.items():
@@ -94,13 +95,14 @@ def _cells(name: str, row: dict[str, Any]) -> str:
     inside = f"{100 * row['in_domain']:.0f} %"
     if PROPERTIES[name].scale == "probability":
         curve = f"AUC {_with_interval(row, 'auc')}, accuracy {row['accuracy']:.3f}"
-        return f"{curve} | - | - | {inside}"
+        return f"{curve} | - | - | - | {inside}"
     key = "log10_mae" if PROPERTIES[name].scale == "log10" else "mae"
     unit = f"log10 {row['unit']}" if key == "log10_mae" else row["unit"]
     error = f"{_with_interval(row, key)} {unit}"
     if key == "log10_mae":
         error += f"; {row['mae']:.3g} {row['unit']}"
-    return f"{error} | {row['r2']:.3f} | {row['calibration_error']:.3f} | {inside}"
+    numbers = [f"{row[key]:.3f}" for key in ("r2", "calibration_error", "spearman")]
+    return f"{error} | {' | '.join(numbers)} | {inside}"
 
 
 def _with_interval(row: dict[str, Any], key: str) -> str:
@@ -137,7 +139,8 @@ def _markdown(name: str, result: dict[str, Any]) -> str:
             "## Errors on the test fold",
             "Mean absolute errors with 95 % intervals over formulas. Calibration error: mean "
             "difference between the share of errors within the central 10-90 % intervals of the "
-            "predicted normal distributions and those shares.",
+            "predicted normal distributions and those shares. Rank correlation: Spearman's of "
+            "absolute error and standard deviation.",
             "",
             property_table(result["errors"]),
             "",

@@ -69,7 +69,7 @@ class QDGNNModel(TorchModel):  # type: ignore[misc]  # DeepChem has no types
         tasks: Names of `qdgnn_ase.PROPERTIES` (labels in their units; moduli, for example, are
             then learned as logarithms), other names, or `Property` rows of your own.
         trunk: Architecture; that of the embedded weights if not given.
-        n_members: Heads per task; their spread is the uncertainty.
+        n_members: Heads per task, which learn quantiles; their spread is the uncertainty.
         bag: Share of the training data that each head sees.
         seed: Of the initial weights and of who sees what.
         **options: Of `TorchModel`: batch_size, learning_rate (a number or a schedule), optimizer,

@@ -27,7 +27,7 @@ class PropertyConfig:
     trunk: QDGNNConfig = field(default_factory=QDGNNConfig)
     """Architecture of the trunk."""
     n_members: int = 8
-    """Heads per target; their spread is the uncertainty."""
+    """Heads per target, which learn quantiles; their spread is the uncertainty."""
     own: tuple[Property, ...] = ()
     """Targets that `qdgnn_ase.PROPERTIES` does not hold."""
     conditions: tuple[str, ...] = ()

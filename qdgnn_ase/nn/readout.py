@@ -115,7 +115,7 @@ def smooth_maximum(atoms: Tensor, pool: Pool) -> Tensor:
 
 
 class Members(nn.Module):
-    """An ensemble of two-layer networks on the same input, which differ in their start and data.
+    """Two-layer networks on the same input, which differ in start, data and quantile.
 
     Args:
         n_in: Width of the input.
