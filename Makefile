@@ -79,14 +79,18 @@ results-properties: .venv/dev
 	$(COMPARE) $(DATA)/mp36k/mp36k.jsonl.gz -o $(PROPERTY_RUN)/mp36k --readme README.md \
 	  --target formation_energy=e_form_megnet2018 --target band_gap=band_gap_megnet2018 \
 	  --minutes 15 --models $(PEERS),qdgnn-pretrained
+	$(COMPARE) $(DATA)/elastic_mp/elastic_mp.jsonl.gz -o $(PROPERTY_RUN)/elastic \
+	  --target bulk_modulus=K_VRH_GPa --target shear_modulus=G_VRH_GPa --minutes 5 \
+	  --models $(PEERS)
 	$(COMPARE) $(DATA)/phonons_matbench/phonons_matbench.jsonl.gz -o $(PROPERTY_RUN)/phonons \
-	  --target last_phonon_peak=last_phdos_peak_cm-1 --minutes 2.5 --models $(PEERS)
+	  --target last_phonon_peak=last_phdos_peak_cm-1 --minutes 2.5 --folds 5 --models $(PEERS)
 	.venv/bin/qdgnn bench-properties $(DATA)/mp36k/mp36k.jsonl.gz -o $(PROPERTY_RUN)/ablations \
 	  --target formation_energy=e_form_megnet2018 --target band_gap=band_gap_megnet2018 \
 	  --minutes 3 --seeds 0,1,2 --models $(ABLATIONS)
 	for kind in json md; do \
 	  cp $(PROPERTY_RUN)/ablations/properties.$$kind $(RESULTS)/properties_ablations.$$kind && \
 	  cp $(PROPERTY_RUN)/mp36k/properties.$$kind $(RESULTS)/properties.$$kind && \
+	  cp $(PROPERTY_RUN)/elastic/properties.$$kind $(RESULTS)/properties_elastic.$$kind && \
 	  cp $(PROPERTY_RUN)/phonons/properties.$$kind $(RESULTS)/properties_phonons.$$kind || exit 1; \
 	done
 	.venv/bin/qdgnn bench-fidelity $(DATA)/perov5/perov5.jsonl.gz --target band_gap=dir_gap \
