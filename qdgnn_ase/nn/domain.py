@@ -8,6 +8,9 @@ from torch import Tensor, nn
 MIN_DOMAIN = 30
 """Structures that a domain is taken from, at least."""
 
+NEEDED = 0.95
+"""An element that so large a part of the structures has is one that an added head needs."""
+
 
 class Domain(nn.Module):
     """Where a model was trained.
@@ -74,8 +77,8 @@ class Domain(nn.Module):
 class HeadDomain(Domain):
     """Domain of a head that was added to a trained model, on structures of its own.
 
-    Buffer ``needed`` (n_elements,): elements that every structure of its training had. Measured
-    sets are often of one kind of material, such as conductors of lithium.
+    Buffer ``needed`` (n_elements,): elements that nearly every structure of its training had.
+    Measured sets are often of one kind of material, such as conductors of lithium.
     """
 
     needed: Tensor
@@ -83,6 +86,12 @@ class HeadDomain(Domain):
     def __init__(self, n_elements: int, hidden: int) -> None:
         super().__init__(n_elements, hidden)
         self.register_buffer("needed", torch.zeros(n_elements, dtype=torch.bool))
+
+    def set_elements(self, sites: Tensor) -> None:
+        """Take elements from those of training: sites (n_structures, n_elements)."""
+        present = sites > 0
+        self.counts.copy_(sites.sum(dim=0))
+        self.needed.copy_(present.double().mean(dim=0) >= NEEDED)
 
     def knows(self, amounts: Tensor) -> bool:
         """Whether a composition (n_elements,) has elements of training only, and all needed."""

@@ -89,8 +89,7 @@ class HeadTask(PropertyTask):
                 self.scaler.properties, self.config.trunk.hidden, self.config.n_members
             )
         sites = torch.stack([sites_of_elements(sample.graph) for sample in samples])
-        heads.domain.counts.copy_(sites.sum(dim=0))
-        heads.domain.needed.copy_((sites > 0).all(dim=0))
+        heads.domain.set_elements(sites)
         heads.domain.set_domain(self.predictions(heads, samples)[0]["embedding"])
         return heads
 

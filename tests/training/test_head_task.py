@@ -19,6 +19,7 @@ from qdgnn_ase.cli.train import train
 from qdgnn_ase.data.splits import reduced_formula
 from qdgnn_ase.data.targets import bound_table, read_labelled
 from qdgnn_ase.inference.evaluate_properties import evaluate_properties
+from qdgnn_ase.nn.domain import HeadDomain
 from qdgnn_ase.nn.trunk import QDGNNConfig
 from qdgnn_ase.training.checkpoint import load_property_model, load_tensors
 from qdgnn_ase.training.config import PropertyTrainConfig, Source
@@ -142,6 +143,20 @@ def test_its_domain_is_its_own(extended: Path) -> None:
     assert not predictor([DISORDERED])[0][NEW].in_domain, "no disordered one was in its training"
     domain = predictor.model.head_domains()[NEW]
     assert torch.nonzero(domain.needed).flatten().tolist() == [3]
+
+
+def test_few_structures_without_an_element_do_not_make_it_dispensable() -> None:
+    """Structures from X-rays sometimes lack their lithium."""
+    sites = torch.zeros(100, 12)
+    sites[:, 8] = 2
+    sites[5:, 3] = 1
+    sites[:50, 11] = 1
+    domain = HeadDomain(12, 4)
+    domain.set_elements(sites)
+    assert torch.nonzero(domain.needed).flatten().tolist() == [3, 8]
+    assert domain.counts.tolist() == [0, 0, 0, 95, 0, 0, 0, 0, 200, 0, 0, 50]
+    domain.set_elements(sites[:95])
+    assert torch.nonzero(domain.needed).flatten().tolist() == [8]
 
 
 def test_overall_domain_of_the_command_is_that_of_the_shared_training(

@@ -113,7 +113,8 @@ def test_errors_are_in_the_units_of_the_properties(
         abs(p["formation_energy"].value - row.labels["formation_energy"])
         for p, row in zip(found, val, strict=True)
     ]
-    assert np.mean(energy) == pytest.approx(training["val_formation_energy"], rel=1e-3)
+    # Of learned energies some 1e-7 eV/atom are the rounding of single precision.
+    assert np.mean(energy) == pytest.approx(training["val_formation_energy"], rel=1e-3, abs=2e-7)
     modulus = [
         abs(np.log10(p["bulk_modulus"].value / row.labels["bulk_modulus"]))
         for p, row in zip(found, val, strict=True)
