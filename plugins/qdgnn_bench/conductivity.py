@@ -61,7 +61,7 @@ _CHOSEN = "hybrid chosen in the training rows"
 @click.command()
 @click.argument("table", type=click.Path(exists=True, path_type=Path))
 @click.option("--cifs", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--seeds", default=3, show_default=True)
+@click.option("--seeds", default=10, show_default=True)
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Also writes a .md beside.")
 @click.option(
     "--rows",

@@ -109,6 +109,27 @@ def properties(
         replace_blocks(readme, {"comparison": short_table(document)})
 
 
+@click.command()
+@click.argument("results", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--readme", type=click.Path(exists=True), help="Replace the table in it.")
+def report(results: Path, readme: str | None) -> None:
+    """Write the tables of RESULTS, a properties.json, beside it again; nothing is trained."""
+    if readme:
+        check_blocks(readme, "comparison")
+    try:
+        document = json.loads(results.read_text())
+        table, short = markdown(document), short_table(document)
+    except (ValueError, TypeError, KeyError) as error:
+        raise click.UsageError(
+            f"{results} must be a properties.json of `qdgnn bench-properties`, got a file that "
+            f"cannot be read as one ({error!r})"
+        ) from error
+    results.with_suffix(".md").write_text(table)
+    click.echo(table)
+    if readme:
+        replace_blocks(readme, {"comparison": short})
+
+
 def _trivial(protocols: Sequence[Protocol]) -> dict[str, Array]:
     """Predictions of the models without a network for all test rows."""
     found = []

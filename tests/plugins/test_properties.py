@@ -26,7 +26,7 @@ from qdgnn_ase import (
 )
 from qdgnn_bench.baseline_training import Examples, predictions, train
 from qdgnn_bench.baselines import BASELINES, element_table, nearest
-from qdgnn_bench.properties import properties
+from qdgnn_bench.properties import properties, report
 from qdgnn_bench.property_report import markdown, summarise
 from qdgnn_bench.property_rows import Rows, compared, select, write_rows
 from qdgnn_bench.property_runs import Protocol, best_model, run
@@ -361,6 +361,27 @@ def test_folds_of_a_cross_validation_hold_every_row_once(
     assert found == pytest.approx(wanted)
     assert len(document["runs"]["CGCNN"]) == n
     assert f"64 rows of at most 40 atoms, {n} folds by reduced formula" in done.output
+
+
+def test_tables_are_written_again_from_saved_results(tmp_path: Path) -> None:
+    """Those of the repository; what is no result, or has no place for them, stays as it was."""
+    saved = Path(__file__).parents[2] / "plugins/qdgnn_bench/results/properties.json"
+    (tmp_path / "properties.json").write_text(saved.read_text())
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- comparison: made by X -->\nold\n<!-- end of comparison -->\nkept")
+    arguments = [str(tmp_path / "properties.json"), "--readme", str(readme)]
+    done = CliRunner().invoke(report, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "properties.md").read_text() == saved.with_suffix(".md").read_text()
+    assert "| qdgnn |" in readme.read_text()
+    assert readme.read_text().endswith("\nkept")
+    other = tmp_path / "other.json"
+    for text in ("[]", "{}", "no"):
+        other.write_text(text)
+        refused = CliRunner().invoke(report, [str(other)])
+        assert refused.exit_code == 2
+        assert "must be a properties.json" in refused.output
+    assert not other.with_suffix(".md").exists()
 
 
 def test_the_split_of_a_run_is_that_of_its_rows(
