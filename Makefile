@@ -45,6 +45,8 @@ results: .venv/dev
 	.venv/bin/qdgnn bench-uncertainty $(DATA)/mp36k/mp36k.jsonl.gz -o .venv/uncertainty \
 	  --target formation_energy=e_form_megnet2018 --target band_gap=band_gap_megnet2018 \
 	  --json $(RESULTS)/uncertainty.json
+	.venv/bin/qdgnn bench-explain $(DATA)/mp36k/mp36k.jsonl.gz --structures 50 --max-atoms 8 \
+	  --json $(RESULTS)/explain.json --markdown $(RESULTS)/explain.md
 	.venv/bin/qdgnn bench-conditions --json $(RESULTS)/conditions.json
 	.venv/bin/qdgnn bench-scaling $(DATA)/mp36k/mp36k.jsonl.gz --json $(RESULTS)/scaling.json \
 	  --target formation_energy=e_form_megnet2018 --target band_gap=band_gap_megnet2018
