@@ -122,7 +122,7 @@ def property_loss(
     beta: float = 0.1,
     censored: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Total loss and its unweighted, detached parts in the units of `property_errors`.
+    """Total loss and its unweighted, detached parts in the targets' units (log10 of it, nats).
 
     Args:
         values: (n_graphs, n_targets, n_members), scaled.
@@ -152,20 +152,27 @@ def property_loss(
 def property_errors(
     values: Tensor, labels: Tensor, scaler: Scaler, censored: Tensor | None = None
 ) -> dict[str, float]:
-    """Mean absolute error of the members' center in the target's unit (log10 of it), or entropy.
+    """What validation compares: a mean absolute error, or the Brier score of a probability.
+
+    Errors are of the members' center, in the target's unit (log10 of it), and of the mean of the
+    members' probabilities. The cross entropy, which a probability is trained with, has no bound: a
+    few confident mistakes would outweigh all other targets.
 
     Args:
         values: (n_graphs, n_targets, n_members), scaled.
         labels: (n_graphs, n_targets), scaled; NaN = missing.
-        scaler: Widths and kinds of the targets.
-        censored: (n_graphs, n_targets) bool, where the label is an upper bound.
+        scaler: Targets and widths.
+        censored: (n_graphs, n_targets) bool: the label is an upper bound.
     """
     errors = {}
     for k, row in enumerate(scaler.properties):
         present = torch.isfinite(labels[:, k])
-        value, label = center(values[:, k], row)[:, None], labels[:, k, None]
-        error = _error(value, label, row, _column(censored, k))[present].mean() * scaler.width[k]
-        errors[row.name] = float(error) if bool(present.any()) else 0.0
+        if row.scale == "probability":
+            error = (values[:, k].sigmoid().mean(dim=1) - labels[:, k]).square()
+        else:
+            value, label = center(values[:, k], row)[:, None], labels[:, k, None]
+            error = _error(value, label, row, _column(censored, k)) * scaler.width[k]
+        errors[row.name] = float(error[present].mean()) if bool(present.any()) else 0.0
     return errors
 
 

@@ -190,7 +190,7 @@ class PropertyTask:
         return found
 
     def validate(self, model: nn.Module, samples: Sequence[Sample]) -> dict[str, float]:
-        """Error of the members' center per target, in its unit (log10 of it, nats for a logit)."""
+        """Error per target, as of `property_errors`."""
         output, targets = self.predictions(model, samples)
         return property_errors(
             output["values"], targets["labels"], self.scaler, targets.get("censored")

@@ -233,3 +233,13 @@ def test_members_learn_quantiles() -> None:
     wanted = (labels - middle).abs().mean()
     assert errors["formation_energy"] == pytest.approx(float(wanted))
     assert float(parts["formation_energy"]) < errors["formation_energy"]
+
+
+def test_a_confident_mistake_does_not_decide_validation() -> None:
+    """Brier score of the members' mean probability; missing labels count for nothing."""
+    scaler = Scaler(("metal_probability",))
+    logits = torch.tensor([[40.0, -40.0], [900.0, 900.0], [0.0, 0.0]])[:, None]
+    labels = torch.tensor([[1.0], [0.0], [torch.nan]])
+    found = property_errors(logits, labels, scaler)
+    assert found["metal_probability"] == pytest.approx((0.5**2 + 1.0) / 2)
+    assert property_errors(logits[2:], labels[2:], scaler)["metal_probability"] == 0.0
