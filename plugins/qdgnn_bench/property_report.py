@@ -112,10 +112,10 @@ def short_table(document: Mapping[str, Any]) -> str:
     minutes = [run["cpu_minutes"] for runs in document["runs"].values() for run in runs]
     ours = [run["cpu_minutes"] for run in document["runs"].get(OURS, [])] or [0.0]
     units = [f"{name}, {_unit(name)}" for name in targets]
+    span = "-".join(dict.fromkeys(f"{end:.0f}" for end in (min(minutes), max(minutes))))
     lines = [
         f"Mean absolute errors (ours / theirs); {document['file']}, {_split(document)}, "
-        f"{min(minutes):.0f}-{max(minutes):.0f} CPU minutes per run (ours {max(ours):.0f}), seeds "
-        f"{document['seeds']}.",
+        f"{span} CPU minutes per run (ours {max(ours):.0f}), seeds {document['seeds']}.",
         "",
         f"| model | {' | '.join(units)} |",
         "|---|" + "---|" * len(targets),
